@@ -1,0 +1,5 @@
+//! Layer tars: reading, writing, and unpacking them into a layer.
+
+mod entry;
+
+pub use entry::{Entry, EntryKind, Timestamp};

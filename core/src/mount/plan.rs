@@ -1,0 +1,151 @@
+//! What is to be mounted.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// How a layer is to be mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// Writes give `EROFS`.
+    ReadOnly,
+    /// Writes go to the layer, which must not be sealed.
+    ReadWrite,
+}
+
+/// What to mount for a layer: a value that core attaches, engines print or pass on.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct MountPlan {
+    /// The file system type, or `bind` where `source` is a directory that is the layer's tree.
+    pub fstype: String,
+    /// A directory (`bind`), a block device, a dataset, or a name that only shows in the mount table.
+    pub source: PathBuf,
+    /// Whether writes are refused.
+    pub access: Access,
+    /// Options of the file system, in order.
+    pub options: Vec<MountOption>,
+    /// Where relative paths in `options` start.
+    pub base: Option<PathBuf>,
+    /// Where the layer is mounted if the caller names no place: where Docker's layout has it.
+    pub target: PathBuf,
+}
+
+/// One option of a file system.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MountOption {
+    /// `key`
+    Flag(String),
+    /// `key=value`
+    Value(String, String),
+    /// `key=path`, the path relative to the plan's `base` or absolute.
+    Path(String, PathBuf),
+    /// A stack of directories, the topmost first: `key=a:b:c` in an option string (`:` in a path escaped as `\:`),
+    /// one `key+` each through the new mount API (overlayfs' `lowerdir+`, kernel 6.7).
+    Layers(String, Vec<PathBuf>),
+}
+
+impl MountPlan {
+    /// A plan that binds the directory `source`.
+    #[must_use]
+    pub fn bind(source: impl Into<PathBuf>, access: Access, target: impl Into<PathBuf>) -> Self {
+        Self {
+            fstype: "bind".to_owned(),
+            source: source.into(),
+            access,
+            options: Vec::new(),
+            base: None,
+            target: target.into(),
+        }
+    }
+
+    /// Whether the layer's tree is simply the directory `source`.
+    #[must_use]
+    pub fn is_bind(&self) -> bool {
+        self.fstype == "bind"
+    }
+
+    /// The plan as `mount(8)`'s words, paths absolute: what containerd calls a mount (type, source, options).
+    #[must_use]
+    pub fn to_spec(&self) -> MountSpec {
+        let absolute = |path: &Path| match &self.base {
+            Some(base) => base.join(path),
+            None => path.to_owned(),
+        };
+        let mut options = Vec::new();
+        if self.is_bind() {
+            options.push("rbind".to_owned());
+        }
+        options.push(match self.access {
+            Access::ReadOnly => "ro".to_owned(),
+            Access::ReadWrite => "rw".to_owned(),
+        });
+        for option in &self.options {
+            options.push(match option {
+                MountOption::Flag(key) => key.clone(),
+                MountOption::Value(key, value) => format!("{key}={value}"),
+                MountOption::Path(key, path) => format!("{key}={}", absolute(path).display()),
+                MountOption::Layers(key, paths) => {
+                    let escaped: Vec<_> = paths
+                        .iter()
+                        .map(|path| {
+                            absolute(path).display().to_string().replace('\\', "\\\\").replace(':', "\\:")
+                        })
+                        .collect();
+                    format!("{key}={}", escaped.join(":"))
+                }
+            });
+        }
+        MountSpec { fstype: self.fstype.clone(), source: self.source.clone(), options }
+    }
+}
+
+impl fmt::Display for MountPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let spec = self.to_spec();
+        if self.is_bind() {
+            write!(f, "mount")?;
+        } else {
+            write!(f, "mount -t {}", spec.fstype)?;
+        }
+        write!(f, " -o {} {} {}", spec.options.join(","), spec.source.display(), self.target.display())
+    }
+}
+
+/// A mount in the words of `mount(8)`: see [`MountPlan::to_spec`].
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct MountSpec {
+    /// The file system type; `bind` for a bind mount.
+    pub fstype: String,
+    /// The device, directory or name.
+    pub source: PathBuf,
+    /// The options, paths in them absolute.
+    pub options: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_prints_as_the_command_that_would_do_the_same() {
+        let plan = MountPlan {
+            fstype: "overlay".into(),
+            source: "overlay".into(),
+            access: Access::ReadWrite,
+            options: vec![
+                MountOption::Layers("lowerdir".into(), vec!["l/AB".into(), "/x:y".into()]),
+                MountOption::Path("upperdir".into(), "id/diff".into()),
+                MountOption::Value("index".into(), "off".into()),
+                MountOption::Flag("volatile".into()),
+            ],
+            base: Some("/root".into()),
+            target: "/root/id/merged".into(),
+        };
+        assert_eq!(
+            plan.to_string(),
+            "mount -t overlay -o rw,lowerdir=/root/l/AB:/x\\:y,upperdir=/root/id/diff,index=off,volatile \
+             overlay /root/id/merged"
+        );
+    }
+}
