@@ -27,6 +27,8 @@ pub mod archive;
 
 pub mod fs;
 
+pub mod kill_point;
+
 pub use driver::Driver;
 pub use error::{Error, ErrorKind, Result};
 pub use id::LayerId;
