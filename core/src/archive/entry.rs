@@ -1,5 +1,9 @@
 //! One entry of a tar archive, as both the reader and the writer have it.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
 use crate::fs::xattr::Attributes;
 
 /// What kind of file an entry is. Sockets are left out by rule: a tar cannot hold one.
@@ -68,4 +72,27 @@ pub struct Entry {
     /// Extended attributes, sorted by name; POSIX ACLs are `system.posix_acl_access` and `…_default` in the
     /// kernel's binary form.
     pub xattrs: Attributes,
+}
+
+impl Entry {
+    /// An entry that belongs to root, without extended attributes, of 1970.
+    #[must_use]
+    pub fn new(path: impl Into<Vec<u8>>, kind: EntryKind, mode: u32) -> Self {
+        let mtime = Timestamp::default();
+        Self { path: path.into(), kind, mode, uid: 0, gid: 0, mtime, xattrs: Vec::new() }
+    }
+
+    /// The length of a file's content in bytes; 0 for all else.
+    #[must_use]
+    pub fn content_size(&self) -> u64 {
+        match self.kind {
+            EntryKind::File { size } => size,
+            _ => 0,
+        }
+    }
+
+    /// The name as an error has it.
+    pub(crate) fn shown(&self) -> PathBuf {
+        OsStr::from_bytes(&self.path).into()
+    }
 }
