@@ -68,9 +68,12 @@ impl MountPlan {
     /// The plan as `mount(8)`'s words, paths absolute: what containerd calls a mount (type, source, options).
     #[must_use]
     pub fn to_spec(&self) -> MountSpec {
-        let absolute = |path: &Path| match &self.base {
-            Some(base) => base.join(path),
-            None => path.to_owned(),
+        let shown = |path: &Path| {
+            let path = match &self.base {
+                Some(base) => base.join(path),
+                None => path.to_owned(),
+            };
+            String::from_utf8_lossy(&escaped(&path)).into_owned()
         };
         let mut options = Vec::new();
         if self.is_bind() {
@@ -84,15 +87,10 @@ impl MountPlan {
             options.push(match option {
                 MountOption::Flag(key) => key.clone(),
                 MountOption::Value(key, value) => format!("{key}={value}"),
-                MountOption::Path(key, path) => format!("{key}={}", absolute(path).display()),
+                MountOption::Path(key, path) => format!("{key}={}", shown(path)),
                 MountOption::Layers(key, paths) => {
-                    let escaped: Vec<_> = paths
-                        .iter()
-                        .map(|path| {
-                            absolute(path).display().to_string().replace('\\', "\\\\").replace(':', "\\:")
-                        })
-                        .collect();
-                    format!("{key}={}", escaped.join(":"))
+                    let paths: Vec<_> = paths.iter().map(|path| shown(path)).collect();
+                    format!("{key}={}", paths.join(":"))
                 }
             });
         }
@@ -110,6 +108,19 @@ impl fmt::Display for MountPlan {
         }
         write!(f, " -o {} {} {}", spec.options.join(","), spec.source.display(), self.target.display())
     }
+}
+
+/// A path as overlayfs reads it in an option string: a backslash before `\`, before `:`, which parts layers, and
+/// before `,`, which parts options.
+pub(super) fn escaped(path: &Path) -> Vec<u8> {
+    let mut text = Vec::new();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        if matches!(byte, b'\\' | b':' | b',') {
+            text.push(b'\\');
+        }
+        text.push(*byte);
+    }
+    text
 }
 
 /// A mount in the words of `mount(8)`: see [`MountPlan::to_spec`].
