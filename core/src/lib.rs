@@ -31,6 +31,9 @@ pub mod fs;
 
 pub mod kill_point;
 
+pub mod layers;
+
 pub use driver::Driver;
 pub use error::{Error, ErrorKind, Result};
 pub use id::LayerId;
+pub use layers::{Config, Layer, LayerState, Layers};
