@@ -242,6 +242,18 @@ pub struct CtimeWindow {
     pub to_ns: i128,
 }
 
+impl CtimeWindow {
+    /// The window that no instant lies in: where nothing is known to be untouched, so that content is compared
+    /// wherever metadata are equal.
+    pub const NEVER: Self = Self { from_ns: i128::MAX, to_ns: i128::MIN };
+
+    /// Whether an instant lies in the window.
+    #[must_use]
+    pub fn contains(&self, ctime_ns: i128) -> bool {
+        (self.from_ns..=self.to_ns).contains(&ctime_ns)
+    }
+}
+
 /// What a layer occupies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
