@@ -1,0 +1,74 @@
+//! The parts, cheapest first, then in an order in which cargo has the least to build again.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::report::{Outcome, Part};
+use crate::process;
+use crate::workspace::{self, FACADE, Metadata};
+
+/// All parts in the order in which they run.
+pub(crate) fn all() -> Result<Vec<Part>> {
+    let metadata = Metadata::load()?;
+    let mut parts = vec![cargo("format", &["fmt", "--all", "--check"])];
+    parts.push(clippy("clippy, default features", &["--workspace"]));
+    parts.push(clippy("clippy, all features", &["--workspace", "--all-features"]));
+    if metadata.members().any(|package| package.name == FACADE) {
+        parts.push(clippy("clippy, no driver", &["-p", FACADE, "--no-default-features"]));
+        for driver in metadata.drivers() {
+            let arguments = ["-p", FACADE, "--no-default-features", "--features", driver];
+            parts.push(clippy(format!("clippy, {driver} alone"), &arguments));
+        }
+    }
+    parts.push(documentation());
+    parts.push(oldest_rust());
+    parts.push(cargo("unit and integration tests", &["test", "--workspace"]));
+    Ok(parts)
+}
+
+/// A part that is one cargo command in the workspace.
+fn cargo(name: impl Into<String>, arguments: &[&str]) -> Part {
+    let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    Part::new(name, move || {
+        process::run(workspace::cargo().args(&arguments))?;
+        Ok(Outcome::Passed)
+    })
+}
+
+fn clippy(name: impl Into<String>, selection: &[&str]) -> Part {
+    let tail = ["--all-targets", "--quiet", "--", "-D", "warnings"];
+    cargo(name, &[&["clippy"], selection, &tail].concat())
+}
+
+fn documentation() -> Part {
+    Part::new("documentation", || {
+        // Libraries only: the binary `layerstack` and the facade's library have one name, and so one page.
+        let mut command = workspace::cargo();
+        command
+            .args(["doc", "--workspace", "--lib", "--no-deps", "--quiet"])
+            .env("RUSTDOCFLAGS", "-D warnings");
+        process::run(&mut command)?;
+        Ok(Outcome::Passed)
+    })
+}
+
+/// Builds with the oldest Rust that the workspace claims to build with, where this host has it.
+fn oldest_rust() -> Part {
+    Part::new("build with the oldest Rust", || {
+        let version = env!("CARGO_PKG_RUST_VERSION");
+        let chain = format!("+{version}");
+        // A cargo that does not come from rustup takes no `+version`; one that does must not download it unasked.
+        let mut probe = Command::new("cargo");
+        probe.args([&chain, "--version"]).env("RUSTUP_AUTO_INSTALL", "0");
+        if !process::succeeds(&mut probe) {
+            return Ok(Outcome::Optional(format!("get it with: rustup toolchain install {version}")));
+        }
+        let mut command = Command::new("cargo");
+        command.current_dir(workspace::root()).args([&chain, "check", "--workspace", "--quiet"]);
+        // cargo tells its children which tool chain they belong to; this one is to be another.
+        command.env_remove("RUSTUP_TOOLCHAIN").env_remove("RUSTC").env_remove("CARGO");
+        process::run(&mut command)?;
+        Ok(Outcome::Passed)
+    })
+}

@@ -1,0 +1,71 @@
+//! The workspace that this program belongs to.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::process;
+
+/// The facade's package; its features are the drivers.
+pub(crate) const FACADE: &str = "layerstack";
+
+/// The workspace's folder.
+pub(crate) fn root() -> PathBuf {
+    // The manifest's folder is known at run time through cargo, and at build time where the program is run alone.
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    manifest.parent().map_or_else(|| PathBuf::from("."), Path::to_owned)
+}
+
+/// A cargo command in the workspace's folder.
+pub(crate) fn cargo() -> Command {
+    let mut command = process::cargo();
+    command.current_dir(root());
+    command
+}
+
+/// What `cargo metadata` says of the workspace and its dependencies.
+#[derive(Debug, serde::Deserialize)]
+pub(crate) struct Metadata {
+    /// Every package: the workspace's and those it depends on.
+    pub(crate) packages: Vec<Package>,
+    /// Ids of the workspace's own packages.
+    pub(crate) workspace_members: Vec<String>,
+}
+
+/// One package.
+#[derive(Debug, serde::Deserialize)]
+pub(crate) struct Package {
+    /// Unique among all packages.
+    pub(crate) id: String,
+    /// Its name.
+    pub(crate) name: String,
+    /// Its features by name, and what each turns on.
+    pub(crate) features: std::collections::BTreeMap<String, Vec<String>>,
+}
+
+impl Metadata {
+    /// Asks cargo.
+    pub(crate) fn load() -> Result<Self> {
+        let text = process::output(cargo().args([
+            "metadata",
+            "--format-version=1",
+            "--all-features",
+            "--filter-platform=x86_64-unknown-linux-gnu",
+        ]))?;
+        serde_json::from_str(&text).context("cargo metadata printed what this program cannot read")
+    }
+
+    /// The workspace's own packages.
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Package> {
+        self.packages.iter().filter(|package| self.workspace_members.contains(&package.id))
+    }
+
+    /// The drivers that the facade has, by name: its features without `default`.
+    pub(crate) fn drivers(&self) -> Vec<&str> {
+        let facade = self.members().find(|package| package.name == FACADE);
+        let features = facade.into_iter().flat_map(|facade| facade.features.keys());
+        features.map(String::as_str).filter(|name| *name != "default").collect()
+    }
+}
