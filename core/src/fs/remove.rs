@@ -1,101 +1,137 @@
 //! Removing a tree.
 
-use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 
+/// How many directories are held open at once; deeper trees open the upper ones again on the way back.
+const OPEN_AT_MOST: usize = 128;
+
 /// Removes `name` in `parent` and all below it, whatever it is; that it is absent is no error.
 ///
 /// Works on directory descriptors and follows no symbolic link, so nothing outside the tree is touched even if
-/// somebody changes the tree meanwhile. `shown` is the path of `parent` for error messages. Holds one descriptor
-/// at a time, so any depth will do.
+/// somebody changes the tree meanwhile. `shown` is the path of `parent` for error messages. Any depth will do.
 ///
 /// # Errors
-/// What the kernel gives, naming the path.
-pub fn remove_tree(parent: impl AsFd, name: &std::ffi::OsStr, shown: &Path) -> Result<()> {
+/// What the kernel gives, naming the tree.
+pub fn remove_tree(parent: impl AsFd, name: &OsStr, shown: &Path) -> Result<()> {
     let top = shown.join(name);
-    let fail = |what: &str, errno: Errno| Error::from_errno(errno, what).with_path(top.clone());
-    let name = CString::new(name.as_bytes()).map_err(|_| fail("remove", Errno::INVAL))?;
-    match rustix::fs::unlinkat(&parent, &name, AtFlags::empty()) {
+    let name = CString::new(name.as_bytes())
+        .map_err(|_| Error::from_errno(Errno::INVAL, "remove").with_path(&top))?;
+    remove(parent.as_fd(), &name).map_err(|(what, errno)| Error::from_errno(errno, what).with_path(top))
+}
+
+type Failure = (&'static str, Errno);
+
+/// A directory that is being emptied.
+struct Level {
+    /// Its name in the directory above.
+    name: CString,
+    /// Device and inode, by which it is known again.
+    identity: (u64, u64),
+    /// None while too many others are open.
+    entries: Option<Dir>,
+}
+
+fn remove(parent: BorrowedFd<'_>, name: &CStr) -> Result<(), Failure> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        // The latter is what POSIX asks for.
         Err(Errno::ISDIR | Errno::PERM) => {}
-        Err(errno) => return Err(fail("remove", errno)),
+        Err(errno) => return Err(("remove", errno)),
     }
-    // Names of the directories between the top and the one being emptied. Going back up is by "..", which cannot
-    // lead out: each directory is one that was opened by name below the top, and after a rename by somebody else
-    // the device and inode differ, which is checked.
-    let open = |at: &dyn AsFd, name: &CString| -> std::result::Result<OwnedFd, Errno> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(at.as_fd(), name, flags, Mode::empty())
+    let mut levels = match descend(parent, name) {
+        Ok(level) => vec![level],
+        Err((_, Errno::NOENT)) => return Ok(()),
+        Err(failure) => return Err(failure),
     };
-    let identity = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
-    let mut current = match open(&parent, &name) {
-        Ok(fd) => fd,
-        Err(Errno::NOENT) => return Ok(()),
-        Err(errno) => return Err(fail("open", errno)),
-    };
-    let mut above: Vec<(CString, (u64, u64))> = Vec::new();
-    loop {
-        match empty(&current, &top)? {
-            Some(child) => {
-                let here = identity(&current).map_err(|errno| fail("inspect", errno))?;
-                let next = open(&current, &child).map_err(|errno| fail("open", errno))?;
-                above.push((child, here));
-                current = next;
+    while let Some(mut level) = levels.pop() {
+        let Some(mut entries) = level.entries.take() else { continue };
+        let full = empty(&mut entries)?;
+        let here = entries.fd().map_err(|errno| ("open", errno))?;
+        if let Some(child) = full {
+            let below = descend(here, &child)?;
+            level.entries = Some(entries);
+            levels.push(level);
+            levels.push(below);
+            if let Some(upper) = levels.len().checked_sub(OPEN_AT_MOST) {
+                levels[upper].entries = None;
             }
-            None => {
-                let Some((child, expected)) = above.pop() else { break };
-                let up = open(&current, &c"..".to_owned()).map_err(|errno| fail("open", errno))?;
-                if identity(&up).map_err(|errno| fail("inspect", errno))? != expected {
-                    return Err(fail("remove: the tree was moved meanwhile", Errno::AGAIN));
-                }
-                match rustix::fs::unlinkat(&up, &child, AtFlags::REMOVEDIR) {
-                    Ok(()) | Err(Errno::NOENT) => {}
-                    Err(errno) => return Err(fail("remove directory", errno)),
-                }
-                current = up;
+            continue;
+        }
+        let Some(above) = levels.last_mut() else {
+            return unlink_directory(parent, name);
+        };
+        if above.entries.is_none() {
+            // ".." cannot lead out of the tree unseen: it must be the very directory that was come from.
+            let up = descend(here, c"..")?;
+            if up.identity != above.identity {
+                return Err(("remove: the tree was moved meanwhile", Errno::AGAIN));
             }
+            above.entries = up.entries;
+        }
+        if let Some(up) = &above.entries {
+            unlink_directory(up.fd().map_err(|errno| ("open", errno))?, &level.name)?;
         }
     }
-    match rustix::fs::unlinkat(&parent, &name, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(fail("remove directory", errno)),
-    }
+    Ok(())
+}
+
+fn descend(at: BorrowedFd<'_>, name: &CStr) -> Result<Level, Failure> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(at, name, flags, Mode::empty()).map_err(|errno| ("open", errno))?;
+    let stat = rustix::fs::fstat(&fd).map_err(|errno| ("inspect", errno))?;
+    let entries = Dir::new(fd).map_err(|errno| ("list", errno))?;
+    Ok(Level { name: name.to_owned(), identity: (stat.st_dev, stat.st_ino), entries: Some(entries) })
 }
 
 /// Removes what is in a directory up to the first subdirectory that is not empty, whose name is returned.
-fn empty(directory: &OwnedFd, top: &Path) -> Result<Option<CString>> {
-    let fail = |what: &str, name: &std::ffi::CStr, errno: Errno| {
-        let name: PathBuf = std::ffi::OsStr::from_bytes(name.to_bytes()).into();
-        Error::from_errno(errno, what).with_path(top.join("…").join(name))
-    };
-    let entries = Dir::read_from(directory).map_err(|errno| fail("list", c"", errno))?;
-    for entry in entries {
-        let entry = entry.map_err(|errno| fail("list", c"", errno))?;
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
-        }
-        if entry.file_type() != FileType::Directory {
-            match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => continue,
-                Err(Errno::ISDIR) => {}
-                Err(errno) => return Err(fail("remove", name, errno)),
+fn empty(entries: &mut Dir) -> Result<Option<CString>, Failure> {
+    // A file system may pass over entries while others are removed: only a reading from the start that finds nothing
+    // says that nothing is left.
+    let mut from_start = false;
+    loop {
+        let mut removed = false;
+        while let Some(entry) = entries.next() {
+            let entry = entry.map_err(|errno| ("list", errno))?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            removed = true;
+            let directory = entries.fd().map_err(|errno| ("open", errno))?;
+            if entry.file_type() != FileType::Directory {
+                match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
+                    Ok(()) | Err(Errno::NOENT) => continue,
+                    Err(Errno::ISDIR) => {}
+                    Err(errno) => return Err(("remove", errno)),
+                }
+            }
+            match rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(Errno::NOTEMPTY | Errno::EXIST) => return Ok(Some(name.to_owned())),
+                Err(errno) => return Err(("remove directory", errno)),
             }
         }
-        match rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(Errno::NOTEMPTY | Errno::EXIST) => return Ok(Some(name.to_owned())),
-            Err(errno) => return Err(fail("remove directory", name, errno)),
+        if from_start && !removed {
+            return Ok(None);
         }
+        entries.rewind();
+        from_start = true;
     }
-    Ok(None)
+}
+
+fn unlink_directory(at: BorrowedFd<'_>, name: &CStr) -> Result<(), Failure> {
+    match rustix::fs::unlinkat(at, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(("remove directory", errno)),
+    }
 }
 
 #[cfg(test)]
