@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::Options;
+use crate::options::{OptionSpec, Options};
 
 /// When the content of a layer reaches stable storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -15,20 +15,46 @@ pub enum Durability {
     Never,
 }
 
+impl Durability {
+    fn parse(value: &str) -> Result<Self> {
+        [Self::AtSeal, Self::Never].into_iter().find(|durability| durability.as_str() == value).ok_or_else(
+            || {
+                Error::new(
+                    ErrorKind::InvalidInput,
+                    format!(
+                        "option \"sync\" has the value \"{value}\", which is neither \"seal\" nor \"none\""
+                    ),
+                )
+            },
+        )
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::AtSeal => "seal",
+            Self::Never => "none",
+        }
+    }
+}
+
+/// The options that every driver takes.
+pub const CORE_OPTIONS: [OptionSpec; 1] = [OptionSpec {
+    name: "sync",
+    help: "when layers reach stable storage: \"seal\" (when sealed, the default) or \"none\" (whenever the kernel writes)",
+}];
+
 /// How a root is opened: which driver, with which options.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
     /// The driver, where the caller insists on one; see [`Layers::open`](super::Layers::open) for the choice.
     pub driver: Option<String>,
-    /// Options of the driver.
+    /// Options of the driver, `<driver>.…`, and of core: [`CORE_OPTIONS`].
     pub options: Options,
-    /// When layers reach stable storage.
-    pub durability: Durability,
 }
 
 impl Config {
-    /// Automatic choice, no options, durable at seal.
+    /// Automatic choice, no options.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -41,18 +67,32 @@ impl Config {
         self
     }
 
-    /// Sets one option of the driver.
+    /// Sets one option.
     #[must_use]
     pub fn with_option(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.options.set(key, value);
         self
     }
 
-    /// Sets when layers reach stable storage.
+    /// Sets when layers reach stable storage: the option `sync`.
     #[must_use]
-    pub fn with_durability(mut self, durability: Durability) -> Self {
-        self.durability = durability;
-        self
+    pub fn with_durability(self, durability: Durability) -> Self {
+        self.with_option("sync", durability.as_str())
+    }
+
+    /// Takes core's options apart from the driver's, which must all be in `known`.
+    pub(super) fn split(&self, known: &[OptionSpec], driver: &str) -> Result<(Durability, Options)> {
+        let all: Vec<_> = known.iter().chain(&CORE_OPTIONS).copied().collect();
+        self.options.check_known(&all, &format!("driver {driver}"))?;
+        let durability = match self.options.get("sync") {
+            None => Durability::default(),
+            Some(value) => Durability::parse(value)?,
+        };
+        let mut options = Options::new();
+        for (key, value) in self.options.iter().filter(|(key, _)| *key != "sync") {
+            options.set(key, value);
+        }
+        Ok((durability, options))
     }
 
     /// Reads a file with the keys of Docker's `daemon.json`:
@@ -90,7 +130,6 @@ impl Config {
         Ok(Self {
             driver: file.storage_driver.filter(|driver| !driver.is_empty()),
             options: Options::parse(&file.storage_opts)?,
-            durability: Durability::default(),
         })
     }
 }
@@ -106,6 +145,19 @@ mod tests {
         assert_eq!(config.driver.as_deref(), Some("overlay2"));
         assert_eq!(config.options.get("overlay2.size"), Some("1G"));
         assert_eq!(Config::from_json("{}").unwrap(), Config::new());
+    }
+
+    #[test]
+    fn cores_options_are_taken_apart_from_the_drivers() {
+        let known = [OptionSpec { name: "vfs.reflink", help: "" }];
+        let config = Config::new().with_option("vfs.reflink", "never").with_durability(Durability::Never);
+        let (durability, options) = config.split(&known, "vfs").unwrap();
+        assert_eq!(durability, Durability::Never);
+        assert_eq!(options.iter().collect::<Vec<_>>(), [("vfs.reflink", "never")]);
+        for (key, value) in [("sync", "maybe"), ("vfs.x", "1")] {
+            let error = Config::new().with_option(key, value).split(&known, "vfs").unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{key}");
+        }
     }
 
     #[test]

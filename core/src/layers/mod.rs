@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use check::Finding;
-pub use config::{Config, Durability};
+pub use config::{CORE_OPTIONS, Config, Durability};
 pub use content::View;
 pub use mounts::{Mount, MountInfo, MountRequest};
 pub use record::{Layer, LayerState};
@@ -63,18 +63,14 @@ impl Layers {
         let registration =
             select::select(&root, registry, config).map_err(|error| error.with_operation("open"))?;
         let context = |error: Error| error.with_operation("open").with_driver(registration.name);
-        config
-            .options
-            .check_known(registration.options, &format!("driver {}", registration.name))
-            .map_err(context)?;
+        let (durability, options) = config.split(registration.options, registration.name).map_err(context)?;
         let home = root.join(registration.name);
-        let request = OpenRequest::new(&home, &config.options);
+        let request = OpenRequest::new(&home, &options);
         (registration.probe)(&request).map_err(context)?;
         let records_path = records::directory(&root, registration.name);
         make_directories(&records_path).map_err(context)?;
         let driver = (registration.open)(&request).map_err(context)?;
         let records = Records::open(records_path).map_err(context)?;
-        let durability = config.durability;
         let mut layers = Self { root, registration, driver, records, durability, recovered: Vec::new() };
         layers.recovered = layers.recover().map_err(context)?;
         Ok(layers)

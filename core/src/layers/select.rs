@@ -5,7 +5,6 @@ use std::path::Path;
 use super::config::Config;
 use super::records;
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::Options;
 use crate::registry::{OpenRequest, Registration, Registry};
 
 /// Chooses: the driver that the configuration names; else the one already used in this root; else the first that
@@ -16,7 +15,7 @@ pub(super) fn select(root: &Path, registry: &Registry, config: &Config) -> Resul
     }
     let used: Vec<_> = registry.iter().filter(|registration| is_used(root, registration.name)).collect();
     match used.as_slice() {
-        [] => best(root, registry, &config.options),
+        [] => best(root, registry, config),
         [one] => Ok(one),
         several => {
             let names: Vec<_> = several.iter().map(|registration| registration.name).collect();
@@ -44,15 +43,15 @@ fn is_used(root: &Path, driver: &str) -> bool {
     }
 }
 
-fn best(root: &Path, registry: &Registry, options: &Options) -> Result<&'static Registration> {
+fn best(root: &Path, registry: &Registry, config: &Config) -> Result<&'static Registration> {
     let mut by_rank: Vec<_> = registry.iter().collect();
     by_rank.sort_by_key(|registration| registration.rank);
     let mut reasons = Vec::new();
     for registration in by_rank {
         // Options of another driver say that this one is not meant.
-        let probed = options
-            .check_known(registration.options, &format!("driver {}", registration.name))
-            .and_then(|()| (registration.probe)(&OpenRequest::new(&root.join(registration.name), options)));
+        let probed = config.split(registration.options, registration.name).and_then(|(_, options)| {
+            (registration.probe)(&OpenRequest::new(&root.join(registration.name), &options))
+        });
         match probed {
             Ok(()) => return Ok(registration),
             Err(error) => reasons.push(format!("{}: {}", registration.name, causes(&error))),
