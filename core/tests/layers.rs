@@ -314,7 +314,10 @@ fn a_place_of_the_callers_own_must_exist_and_stays() {
     let request = MountRequest::new().with_target(&place);
     assert_eq!(kind(layers.mount(&id("a"), &request)), ErrorKind::NotFound);
     std::fs::create_dir(&place).unwrap();
-    layers.mount(&id("a"), &request).unwrap().unmount().unwrap();
+    let mount = layers.mount(&id("a"), &request).unwrap();
+    layers.create(&id("b"), None, &none()).unwrap();
+    assert_eq!(kind(layers.mount(&id("b"), &request)), ErrorKind::InUse);
+    mount.unmount().unwrap();
     assert!(place.is_dir());
 }
 

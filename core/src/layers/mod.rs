@@ -8,6 +8,7 @@ mod check;
 mod config;
 mod content;
 mod create;
+mod docker;
 mod lifecycle;
 mod mounts;
 mod record;

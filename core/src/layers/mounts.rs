@@ -167,6 +167,9 @@ impl Layers {
         let (plan, mut entry, file, held) = {
             let guard = self.records.lock()?;
             let held = self.records.hold(id)?;
+            if let Some(target) = &given {
+                self.refuse_taken(target, &guard)?;
+            }
             let access = check_access(&held.layer, request.access)?;
             let exclusive = held.layer.state != LayerState::Sealed;
             if exclusive {
@@ -275,6 +278,17 @@ impl Layers {
             None => Ok(()),
             Some(entry) => {
                 Err(Error::new(ErrorKind::InUse, format!("it is mounted on {}", entry.target.display())))
+            }
+        }
+    }
+
+    /// Fails with `InUse` where a layer is mounted on `target` already: two would hide one another.
+    fn refuse_taken(&self, target: &Path, guard: &Guard<'_>) -> Result<()> {
+        match self.present(None, guard)?.iter().find(|entry| entry.target == target) {
+            None => Ok(()),
+            Some(entry) => {
+                let message = format!("layer {} is mounted on the target", entry.layer);
+                Err(Error::new(ErrorKind::InUse, message).with_path(target))
             }
         }
     }

@@ -138,6 +138,10 @@ impl Layers {
                 }
             }
         }
+        if open.is_empty() {
+            return Ok(());
+        }
+        let known = super::docker::sealed_layers(&self.root, self.driver_name());
         let parents: HashSet<LayerId> = open.iter().filter_map(|(_, layer)| layer.parent.clone()).collect();
         while !open.is_empty() {
             let mut later = Vec::new();
@@ -151,7 +155,7 @@ impl Layers {
                     later.push((id, layer));
                     continue;
                 };
-                let state = match layer.sealed {
+                let state = match layer.sealed.or_else(|| known.get(&id).copied()) {
                     Some(true) => LayerState::Sealed,
                     _ if parents.contains(&id) => LayerState::Sealed,
                     Some(false) => LayerState::Writable,
