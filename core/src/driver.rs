@@ -198,8 +198,9 @@ pub enum LayerForm {
 pub enum Candidates {
     /// Anywhere: both trees are walked.
     All {
-        /// Files whose ctime lies in this window have not been touched since the layer was made: equal metadata
-        /// means equal content. Outside it, or without a window, core compares what equal metadata leaves open.
+        /// Files whose ctime lies in this window have not been touched since the layer was made. Of the others core
+        /// compares the content where all metadata are equal. Without a window the back end cannot tell, and equal
+        /// metadata, extended attributes included, count as equal content.
         untouched: Option<CtimeWindow>,
     },
     /// At these paths, ordered by their components as bytes: a directory before what is in it, siblings by name.

@@ -4,12 +4,15 @@
 //! see to it. All look-ups start at the root's descriptor, go down by name and follow no symbolic link, so what is
 //! in the tree cannot lead out of it.
 
+mod cursor;
+
 mod metadata;
 
 mod names;
 
 mod open;
 
+pub(crate) use cursor::Cursor;
 pub use metadata::{FileKind, Metadata, attributes, link_target};
 pub use names::Names;
 
@@ -20,7 +23,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::mount::MountPlan;
+use crate::mount::{MountPlan, attach_detached};
 
 /// A read-only view of a file tree. See the [module](self).
 #[derive(Debug)]
@@ -35,13 +38,15 @@ impl Tree {
     /// # Errors
     /// What opening or attaching gives.
     pub fn open(plan: &MountPlan) -> Result<Self> {
-        if !plan.is_bind() {
-            return Err(Error::new(ErrorKind::Unsupported, "look into a tree that has to be mounted")
-                .with_path(&plan.source));
-        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(&plan.source, flags, Mode::empty())
-            .map_err(|errno| Error::from_errno(errno, "open the tree").with_path(&plan.source))?;
+        let opened = if plan.is_bind() {
+            rustix::fs::open(&plan.source, flags, Mode::empty())
+        } else {
+            // What comes back is an O_PATH descriptor, which cannot be listed.
+            rustix::fs::openat(attach_detached(plan)?, c".", flags, Mode::empty())
+        };
+        let root =
+            opened.map_err(|errno| Error::from_errno(errno, "open the tree").with_path(&plan.source))?;
         Ok(Self { root })
     }
 
