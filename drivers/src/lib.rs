@@ -1,0 +1,35 @@
+//! Container storage drivers behind one contract: the crate that engines depend on.
+//!
+//! One cargo feature a driver; all of `layerstack-core` is re-exported.
+
+pub use layerstack_core::*;
+
+use layerstack_core::registry::{Registration, Registry};
+
+/// The drivers that this crate was built with. They register themselves too; naming them here keeps linkers from
+/// dropping their crates.
+static LINKED: &[&Registration] = &[
+    #[cfg(feature = "vfs")]
+    &layerstack_vfs::REGISTRATION,
+];
+
+/// The drivers to choose from: those of the features, and those that other crates of the program registered.
+///
+/// # Errors
+/// `AlreadyExists` where two different drivers have one name.
+pub fn registry() -> Result<Registry> {
+    Registry::new(LINKED)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_feature_is_a_driver_and_no_driver_comes_twice() {
+        let names: Vec<_> = crate::registry().unwrap().iter().map(|driver| driver.name).collect();
+        let expected: &[&str] = &[
+            #[cfg(feature = "vfs")]
+            "vfs",
+        ];
+        assert_eq!(names, expected);
+    }
+}
