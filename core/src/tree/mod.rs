@@ -6,6 +6,8 @@
 
 mod cursor;
 
+mod dump;
+
 mod metadata;
 
 mod names;
@@ -13,6 +15,7 @@ mod names;
 mod open;
 
 pub(crate) use cursor::Cursor;
+pub use dump::dump;
 pub use metadata::{FileKind, Metadata, attributes, link_target};
 pub use names::Names;
 

@@ -68,3 +68,42 @@ fn names_are_sorted_by_bytes_however_many() {
         assert_eq!(names, expected);
     }
 }
+
+#[test]
+fn a_dump_shows_every_difference_and_nothing_else() {
+    let make = |directory: &Path| {
+        std::fs::set_permissions(directory, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        std::fs::create_dir(directory.join("d")).unwrap();
+        std::fs::write(directory.join("d/a b"), "abc").unwrap();
+        std::fs::hard_link(directory.join("d/a b"), directory.join("d/c")).unwrap();
+        symlink("../y", directory.join("s")).unwrap();
+        for name in ["d/a b", "s", "d", ""] {
+            let times = rustix::fs::Timestamps {
+                last_access: rustix::fs::Timespec { tv_sec: 1, tv_nsec: 0 },
+                last_modification: rustix::fs::Timespec { tv_sec: -1, tv_nsec: 5 },
+            };
+            let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+            rustix::fs::utimensat(rustix::fs::CWD, directory.join(name), &times, flags).unwrap();
+        }
+    };
+    let scratch = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    make(scratch.0.path());
+    make(scratch.1.path());
+    let text = dump(&tree(scratch.0.path())).unwrap();
+    let owner = format!("{}:{}", rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    assert_eq!(
+        text,
+        format!(
+            "/ dir 700 {owner} -1.000000005\n\
+             /d dir 755 {owner} -1.000000005\n\
+             /d/a\\x20b file 644 {owner} -1.000000005 3 \
+             sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n\
+             /d/c link /d/a\\x20b\n\
+             /s symlink 777 {owner} -1.000000005 -> ../y\n"
+        )
+    );
+    assert_eq!(text, dump(&tree(scratch.1.path())).unwrap());
+    crate::fs::xattr::set(File::open(scratch.1.path()).unwrap(), c"d", c"user.x", b"\x00y").unwrap();
+    let other = dump(&tree(scratch.1.path())).unwrap();
+    assert!(other.contains(&format!("/d dir 755 {owner} -1.000000005 user.x=\\x00y\n")), "{other}");
+}
