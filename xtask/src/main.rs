@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 mod process;
 mod setup;
 mod test;
+mod tidy;
 mod workspace;
 
 /// The chores of the Layerstack workspace.
@@ -23,12 +24,14 @@ struct Cli {
 enum Command {
     Setup(setup::Args),
     Test(test::Args),
+    Tidy(tidy::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Setup(args) => setup::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Tidy(args) => tidy::run(&args),
     };
     match done {
         Ok(code) => code,

@@ -32,6 +32,8 @@ pub(crate) struct Metadata {
     pub(crate) packages: Vec<Package>,
     /// Ids of the workspace's own packages.
     pub(crate) workspace_members: Vec<String>,
+    /// Where cargo puts what it builds.
+    pub(crate) target_directory: PathBuf,
 }
 
 /// One package.
@@ -41,8 +43,27 @@ pub(crate) struct Package {
     pub(crate) id: String,
     /// Its name.
     pub(crate) name: String,
+    /// Its version.
+    pub(crate) version: String,
+    /// Its licence as an SPDX expression, where it states one.
+    pub(crate) license: Option<String>,
+    /// The oldest Rust that it builds with, where it states one.
+    pub(crate) rust_version: Option<String>,
+    /// Its `Cargo.toml`.
+    pub(crate) manifest_path: PathBuf,
     /// Its features by name, and what each turns on.
     pub(crate) features: std::collections::BTreeMap<String, Vec<String>>,
+    /// What it depends on.
+    pub(crate) dependencies: Vec<Dependency>,
+}
+
+/// One dependency of a package, as its `Cargo.toml` has it.
+#[derive(Debug, serde::Deserialize)]
+pub(crate) struct Dependency {
+    /// The package's name.
+    pub(crate) name: String,
+    /// `dev`, `build`, or none for an ordinary one.
+    pub(crate) kind: Option<String>,
 }
 
 impl Metadata {
@@ -62,10 +83,38 @@ impl Metadata {
         self.packages.iter().filter(|package| self.workspace_members.contains(&package.id))
     }
 
-    /// The drivers that the facade has, by name: its features without `default`.
-    pub(crate) fn drivers(&self) -> Vec<&str> {
-        let facade = self.members().find(|package| package.name == FACADE);
-        let features = facade.into_iter().flat_map(|facade| facade.features.keys());
-        features.map(String::as_str).filter(|name| *name != "default").collect()
+    /// The drivers that the facade has, sorted by name: its features without `default`.
+    pub(crate) fn drivers(&self) -> Vec<String> {
+        let features = self.facade().into_iter().flat_map(|facade| facade.features.keys());
+        features.filter(|name| *name != "default").cloned().collect()
+    }
+
+    /// The drivers that the facade has unless told otherwise, sorted by name.
+    pub(crate) fn default_drivers(&self) -> Vec<String> {
+        let mut names =
+            self.facade().and_then(|facade| facade.features.get("default")).cloned().unwrap_or_default();
+        names.sort();
+        names
+    }
+
+    fn facade(&self) -> Option<&Package> {
+        self.members().find(|package| package.name == FACADE)
+    }
+}
+
+#[cfg(test)]
+impl Package {
+    /// A package of which only the name and the place matter.
+    pub(crate) fn test(name: &str, manifest: &str) -> Self {
+        Self {
+            id: name.to_owned(),
+            name: name.to_owned(),
+            version: "1.0.0".to_owned(),
+            license: Some("MIT".to_owned()),
+            rust_version: None,
+            manifest_path: manifest.into(),
+            features: std::collections::BTreeMap::new(),
+            dependencies: Vec::new(),
+        }
     }
 }

@@ -2,28 +2,28 @@
 
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
+use super::link;
 use super::report::{Outcome, Part};
-use crate::process;
 use crate::workspace::{self, FACADE, Metadata};
+use crate::{process, tidy};
 
 /// All parts in the order in which they run.
 pub(crate) fn all() -> Result<Vec<Part>> {
-    let metadata = Metadata::load()?;
-    let mut parts = vec![cargo("format", &["fmt", "--all", "--check"])];
+    let drivers = Metadata::load()?.drivers();
+    let mut parts = vec![cargo("format", &["fmt", "--all", "--check"]), tidy()];
     parts.push(clippy("clippy, default features", &["--workspace"]));
     parts.push(clippy("clippy, all features", &["--workspace", "--all-features"]));
-    if metadata.members().any(|package| package.name == FACADE) {
-        parts.push(clippy("clippy, no driver", &["-p", FACADE, "--no-default-features"]));
-        for driver in metadata.drivers() {
-            let arguments = ["-p", FACADE, "--no-default-features", "--features", driver];
-            parts.push(clippy(format!("clippy, {driver} alone"), &arguments));
-        }
+    parts.push(clippy("clippy, no driver", &["-p", FACADE, "--no-default-features"]));
+    for driver in &drivers {
+        let selection = ["-p", FACADE, "--no-default-features", "--features", driver];
+        parts.push(clippy(format!("clippy, {driver} alone"), &selection));
     }
     parts.push(documentation());
     parts.push(oldest_rust());
-    parts.push(cargo("unit and integration tests", &["test", "--workspace"]));
+    parts.push(cargo("unit and integration tests", &["test", "--workspace", "--quiet"]));
+    parts.push(link::part());
     Ok(parts)
 }
 
@@ -69,6 +69,17 @@ fn oldest_rust() -> Part {
         // cargo tells its children which tool chain they belong to; this one is to be another.
         command.env_remove("RUSTUP_TOOLCHAIN").env_remove("RUSTC").env_remove("CARGO");
         process::run(&mut command)?;
+        Ok(Outcome::Passed)
+    })
+}
+
+fn tidy() -> Part {
+    Part::new("tidy", || {
+        let findings = tidy::check()?;
+        for finding in &findings {
+            println!("{finding}");
+        }
+        ensure!(findings.is_empty(), "{} conventions broken, listed above", findings.len());
         Ok(Outcome::Passed)
     })
 }
