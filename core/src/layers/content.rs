@@ -1,15 +1,30 @@
 //! What is in a layer: its tree, and how it differs from others.
 
+use std::io::Write;
 use std::ops::Deref;
 
 use rustix::fs::{Mode, OFlags};
 
 use super::Layers;
 use super::records::Held;
+use crate::diff::{self, Change, DiffSummary};
+use crate::driver::Candidates;
 use crate::error::{Error, Result};
 use crate::id::LayerId;
 use crate::mount::Access;
 use crate::tree::Tree;
+
+/// What a layer is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Base<'a> {
+    /// Its parent; nothing, where it has none.
+    #[default]
+    Parent,
+    /// Nothing: the whole tree is new.
+    Nothing,
+    /// Any other layer.
+    Layer(&'a LayerId),
+}
 
 /// A read-only view of a layer's tree. The layer is neither removed nor sealed while it lives.
 #[derive(Debug)]
@@ -72,5 +87,50 @@ impl Layers {
                 Err(error)
             }
         }
+    }
+
+    /// What a layer changed, ordered by path: what `docker diff` prints.
+    ///
+    /// # Errors
+    /// `NotFound` for the layer or the base.
+    pub fn changes(&self, id: &LayerId, base: Base<'_>) -> Result<Vec<Change>> {
+        self.compare(id, base, diff::changes).map_err(|error| self.context(error, "list the changes of", id))
+    }
+
+    /// Writes what a layer changed as an OCI layer tar, uncompressed. The same two trees give the same bytes, on every
+    /// driver.
+    ///
+    /// # Errors
+    /// `NotFound` for the layer or the base; what reading or `out` gives, naming the path. What was written by then is
+    /// of no use.
+    pub fn diff(&self, id: &LayerId, base: Base<'_>, out: &mut dyn Write) -> Result<DiffSummary> {
+        self.compare(id, base, |layer, base, candidates| diff::export(layer, base, candidates, out))
+            .map_err(|error| self.context(error, "diff", id))
+    }
+
+    fn compare<T>(
+        &self,
+        id: &LayerId,
+        base: Base<'_>,
+        work: impl FnOnce(&Tree, Option<&Tree>, Candidates) -> Result<T>,
+    ) -> Result<T> {
+        let layer = self.view(id)?;
+        let parent = layer.held.layer.parent.as_ref();
+        let base = match base {
+            Base::Parent => parent,
+            Base::Nothing => None,
+            Base::Layer(base) => Some(base),
+        };
+        let Some(base) = base else {
+            return work(&layer, None, Candidates::All { untouched: None });
+        };
+        // Only against its own parent does the driver know where the layer may differ.
+        let candidates = if Some(base) == parent {
+            self.driver.candidates(id)?
+        } else {
+            Candidates::All { untouched: None }
+        };
+        let base = self.view(base)?;
+        work(&layer, Some(&base), candidates)
     }
 }

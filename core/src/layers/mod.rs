@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 pub use check::Finding;
 pub use config::{CORE_OPTIONS, Config, Durability};
-pub use content::View;
+pub use content::{Base, View};
 pub use mounts::{Mount, MountInfo, MountRequest};
 pub use record::{Layer, LayerState};
 pub use recover::Recovered;
