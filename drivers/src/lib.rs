@@ -21,6 +21,11 @@ pub fn registry() -> Result<Registry> {
     Registry::new(LINKED)
 }
 
+/// Compiles the README's example.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 #[cfg(test)]
 mod tests {
     #[test]
