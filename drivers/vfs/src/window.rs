@@ -3,7 +3,7 @@
 //! A file that somebody changes after the copy can get back its old size and mtime, but not its old ctime. So a diff
 //! need not read files whose ctime is one that the copy gave. Which ctimes are these?
 //!
-//! Let a marker file in the same file system be made before the copy starts, and its mode be set after the copy
+//! Let a marker file in the same file system be changed before the copy starts, and again after the copy
 //! ended; let B and E be the ctimes that it has then. Both, as all ctimes of the tree, come from the one clock of the
 //! file system (the server's, on a network file system), rounded as it rounds (to a tick, a microsecond, a second).
 //! Successive changes never get a decreasing ctime while that clock is not set back: the kernel reads its coarse clock,
@@ -13,9 +13,9 @@
 //! * what the copy did last to a file was between the two changes of the marker: B ≤ ctime ≤ E;
 //! * what anybody did after that came after the second one: ctime ≥ E.
 //!
-//! Only at E itself can it be either. So the window is [B, E − 1 ns]: every ctime in it is the copy's. The files of the
-//! copy's last tick have E too and are read in vain; with multigrain timestamps these are none, since the look
-//! at B makes the kernel give E as a fine time.
+//! Only at E itself can it be either. So the window is [B, E − 1 ns]: every ctime in it is the copy's. Files of the
+//! copy's last tick may have E too and are read in vain. With multigrain timestamps none has: the marker is changed
+//! twice and looked at in between, and a change after a look gets a time later than any before.
 //!
 //! A clock that is set back to within the time of the copy, and a change that falls right there, deceive this; B is
 //! there so that it takes both. A window that is absent or unreadable (a layer of Docker's, a power loss before the
@@ -49,6 +49,7 @@ impl Marker {
 
     /// After the copy: writes the window down.
     pub(crate) fn end(self) -> std::io::Result<()> {
+        touch(&self.file)?;
         let to_ns = touch(&self.file)? - 1;
         File::from(self.file).write_all(format!("{} {to_ns}\n", self.from_ns).as_bytes())
     }
