@@ -3,12 +3,12 @@
 //! A file that somebody changes after the copy can get back its old size and mtime, but not its old ctime. So a diff
 //! need not read files whose ctime is one that the copy gave. Which ctimes are these?
 //!
-//! Let a marker file in the same file system be changed before the copy starts, and again after the copy
-//! ended; let B and E be the ctimes that it has then. Both, as all ctimes of the tree, come from the one clock of the
-//! file system (the server's, on a network file system), rounded as it rounds (to a tick, a microsecond, a second).
-//! Successive changes never get a decreasing ctime while that clock is not set back: the kernel reads its coarse clock,
-//! and where it hands out a finer time to tell two changes apart (multigrain timestamps, Linux 6.13) it
-//! raises the floor of all that follow. So
+//! Let a marker file in the same file system be changed before the copy starts, and again after it ended; let B and E
+//! be the ctimes that it has then. Both, as all ctimes of the tree, come from the one clock of the file system (the
+//! server's, on a network file system), rounded as it rounds (to a tick, a microsecond, a second). Successive changes
+//! never get a decreasing ctime while that clock is not set back: the kernel reads its coarse clock, and where it hands
+//! out a finer time to tell two changes apart (multigrain timestamps, Linux 6.13) it raises the floor of all that
+//! follow. So
 //!
 //! * what the copy did last to a file was between the two changes of the marker: B ≤ ctime ≤ E;
 //! * what anybody did after that came after the second one: ctime ≥ E.
@@ -19,7 +19,8 @@
 //!
 //! A clock that is set back to within the time of the copy, and a change that falls right there, deceive this; B is
 //! there so that it takes both. A window that is absent or unreadable (a layer of Docker's, a power loss before the
-//! layer was sealed) means that all content is compared; a tree that was copied elsewhere has ctimes of its own, with the same effect.
+//! layer was sealed) means that all content is compared; a tree that was copied elsewhere has ctimes of its own, with
+//! the same effect.
 
 use std::fs::File;
 use std::io::{Read, Write};

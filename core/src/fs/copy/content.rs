@@ -9,7 +9,11 @@ use rustix::io::Errno;
 use super::{Reflink, is_unsupported, still};
 
 /// Up to this size, in bytes, a file is read and written rather than cloned or handed to `copy_file_range(2)`.
-const SMALL: u64 = 16 << 10;
+///
+/// Processor time a file, measured: at 4 KiB cloning and copying cost the same (xfs 52 and 50 µs, btrfs 45 and 42),
+/// at 8 KiB cloning costs a sixth less, at 64 KiB a half to three quarters. `copy_file_range` on ext4 costs the same
+/// at 8 KiB and a third less at 64 KiB.
+const SMALL: u64 = 4 << 10;
 
 /// The size of the buffer for reading and writing, in bytes.
 const BUFFER: usize = 256 << 10;
