@@ -174,33 +174,30 @@ impl Records {
     }
 
     fn link_child(&self, layer: &Layer) -> Result<()> {
-        let Some(parent) = &layer.parent else { return Ok(()) };
-        let name = format!("{parent}/{}", layer.id);
-        let link =
-            || rustix::fs::linkat(&self.pending, layer.id.as_str(), &self.children, &name, AtFlags::empty());
-        match link() {
-            Err(Errno::NOENT) => {
-                rustix::fs::mkdirat(&self.children, parent.as_str(), Mode::from_raw_mode(0o700))
-                    .or_else(|errno| if errno == Errno::EXIST { Ok(()) } else { Err(errno) })
-                    .and_then(|()| link())
-            }
-            other => other,
-        }
-        .or_else(|errno| if errno == Errno::EXIST { Ok(()) } else { Err(errno) })
-        .map_err(|errno| self.fail(errno, "note the child", "children"))
+        self.note_child(&self.pending, layer)
     }
 
     /// Makes sure that a layer stands among its parent's children.
     pub(super) fn relink_child(&self, layer: &Layer) -> Result<()> {
+        self.note_child(&self.layers, layer)
+    }
+
+    /// Gives the record of a layer, which lies in `directory`, its name among the parent's children.
+    fn note_child(&self, directory: &OwnedFd, layer: &Layer) -> Result<()> {
         let Some(parent) = &layer.parent else { return Ok(()) };
         let name = format!("{parent}/{}", layer.id);
-        match rustix::fs::mkdirat(&self.children, parent.as_str(), Mode::from_raw_mode(0o700)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(self.fail(errno, "note the child", "children")),
-        }
-        match rustix::fs::linkat(&self.layers, layer.id.as_str(), &self.children, &name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::EXIST) => Ok(()),
-            Err(errno) => Err(self.fail(errno, "note the child", "children")),
+        let mut tries = 0;
+        loop {
+            match rustix::fs::linkat(directory, layer.id.as_str(), &self.children, &name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::EXIST) => return Ok(()),
+                // There is no other child; or the last one has gone just now, and the directory with it.
+                Err(Errno::NOENT) if tries < 100 => tries += 1,
+                Err(errno) => return Err(self.fail(errno, "note the child", "children")),
+            }
+            match rustix::fs::mkdirat(&self.children, parent.as_str(), Mode::from_raw_mode(0o700)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(self.fail(errno, "note the child", "children")),
+            }
         }
     }
 
@@ -249,6 +246,8 @@ impl Records {
         if let Some(parent) = parent {
             unlink(&self.children, &format!("{parent}/{id}"))
                 .map_err(|errno| self.fail(errno, "forget the child", "children"))?;
+            // Fails while the parent has other children.
+            let _ = rustix::fs::unlinkat(&self.children, parent.as_str(), AtFlags::REMOVEDIR);
         }
         unlink(&self.pending, id.as_str()).map_err(|errno| self.fail(errno, "forget the record", "pending"))
     }
