@@ -8,7 +8,8 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// The rule is the intersection of what a file name, a ZFS dataset component and a device-mapper name may be,
 /// so that an id that is good for one driver is good for all. Names that a driver's own directories have in
-/// Docker's layout (`l`, and all that ends in `-removing`) are refused too.
+/// Docker's layout (`l`, and all that ends in `-removing`) or in that of containers/storage (`empty`, `staging`,
+/// `tempdirs`) are refused too.
 ///
 /// Nothing else can hold an id, so that no driver ever sees an empty one, `..` or a path.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -52,7 +53,7 @@ fn flaw(id: &str) -> Option<&'static str> {
         Some("has a character outside [A-Za-z0-9_.-]")
     } else if matches!(bytes[0], b'.' | b'-') {
         Some("does not start with a letter, a digit or \"_\"")
-    } else if id == "l" || id.ends_with("-removing") {
+    } else if matches!(id, "l" | "empty" | "staging" | "tempdirs") || id.ends_with("-removing") {
         Some("is a name that drivers use for their own directories")
     } else {
         None
@@ -125,6 +126,7 @@ mod tests {
             ("ä", "outside"),
             ("l", "own directories"),
             ("a-removing", "own directories"),
+            ("staging", "own directories"),
             (long.as_str(), "longer than 128"),
         ] {
             let error = LayerId::new(id).unwrap_err();
