@@ -25,6 +25,8 @@ pub mod diff;
 
 pub mod archive;
 
+pub mod apply;
+
 pub mod tree;
 
 pub mod fs;
