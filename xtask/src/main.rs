@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod demo;
 mod process;
 mod setup;
 mod test;
@@ -25,6 +26,7 @@ enum Command {
     Setup(setup::Args),
     Test(test::Args),
     Tidy(tidy::Args),
+    Demo(demo::Args),
 }
 
 fn main() -> ExitCode {
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         Command::Setup(args) => setup::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Tidy(args) => tidy::run(&args),
+        Command::Demo(args) => demo::run(&args),
     };
     match done {
         Ok(code) => code,
