@@ -21,6 +21,8 @@ pub mod registry;
 
 pub mod mount;
 
+pub mod quota;
+
 pub mod diff;
 
 pub mod archive;

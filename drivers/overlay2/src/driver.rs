@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use layerstack_core::capability::{Capabilities, Feature};
+use layerstack_core::capability::{Capabilities, Feature, QuotaKind};
 use layerstack_core::driver::{ApplyTarget, Candidates, FoundLayer, LayerForm, NewLayer, Usage};
 use layerstack_core::fs::{self, FileSystemType};
 use layerstack_core::mount::{Access, MountOption, MountPlan, appends_layers};
+use layerstack_core::quota::{Limits, ProjectQuota};
 use layerstack_core::registry::OpenRequest;
 use layerstack_core::{Driver, Error, ErrorKind, LayerId, Result, kill_point};
 
@@ -35,6 +36,8 @@ pub struct Overlay2 {
     home: Home,
     settings: Settings,
     userxattr: bool,
+    /// Where the file system has it; the capability says why not.
+    quota: Option<ProjectQuota>,
     capabilities: Capabilities,
 }
 
@@ -61,7 +64,22 @@ impl Overlay2 {
         if userxattr {
             capabilities.xattrs.retain(|space| *space != "trusted.");
         }
-        Ok(Self { home, settings, userxattr, capabilities })
+        let quota = match ProjectQuota::probe(home.path()) {
+            Ok(quota) => {
+                capabilities.quota = Feature::Yes;
+                capabilities.quota_kind = Some(QuotaKind::Added);
+                Some(quota)
+            }
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                capabilities.quota = Feature::no(error.message());
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        if settings.size.is_some() {
+            quota_or_reason(quota.as_ref(), &capabilities)?;
+        }
+        Ok(Self { home, settings, userxattr, quota, capabilities })
     }
 
     fn check_depth(&self, parent: &Parent) -> Result<()> {
@@ -74,6 +92,17 @@ impl Overlay2 {
             _ => Ok(()),
         }
     }
+}
+
+/// Project quota, or why there is none.
+fn quota_or_reason<'a>(
+    quota: Option<&'a ProjectQuota>,
+    capabilities: &Capabilities,
+) -> Result<&'a ProjectQuota> {
+    quota.ok_or_else(|| {
+        let reason = capabilities.quota.reason().unwrap_or_default();
+        Error::new(ErrorKind::Unsupported, format!("a size cannot be set: {reason}"))
+    })
 }
 
 impl Driver for Overlay2 {
@@ -104,24 +133,25 @@ impl Driver for Overlay2 {
     }
 
     fn create(&self, layer: &NewLayer<'_>) -> Result<()> {
-        if layer.options.size("size")?.or(self.settings.size).is_some()
-            && let Feature::No { reason } = &self.capabilities.quota
-        {
-            return Err(Error::new(ErrorKind::Unsupported, format!("the option \"size\": {reason}")));
-        }
+        let limit = match layer.options.size("size")?.or(self.settings.size) {
+            // As with Docker, no limit.
+            None | Some(0) => None,
+            Some(bytes) => {
+                Some((quota_or_reason(self.quota.as_ref(), &self.capabilities)?, Limits::of_bytes(bytes)))
+            }
+        };
         let parent = layer.parent.map(|parent| self.home.parent(parent)).transpose()?;
         let mut metacopy = self.settings.metacopy;
         if let Some(parent) = &parent {
             self.check_depth(parent)?;
             metacopy = metacopy || metacopy::in_chain(&self.home, &parent.directory, &parent.stack[1..])?;
         }
-        self.home.make(
-            layer.id,
-            parent.as_ref(),
-            |directory| {
-                if metacopy { metacopy::note(directory) } else { Ok(()) }
-            },
-        )
+        self.home.make(layer.id, parent.as_ref(), |directory| {
+            if let Some((quota, limits)) = limit {
+                quota.assign(directory, layer.id.as_str(), limits)?;
+            }
+            if metacopy { metacopy::note(directory) } else { Ok(()) }
+        })
     }
 
     fn seal(&self, id: &LayerId, durable: bool) -> Result<()> {
@@ -132,7 +162,13 @@ impl Driver for Overlay2 {
     }
 
     fn remove(&self, id: &LayerId) -> Result<()> {
-        self.home.remove(id)
+        let Some(quota) = &self.quota else { return self.home.remove(id) };
+        let project = match self.home.remains(id)? {
+            Some(layer) => quota.project_of(&layer)?,
+            None => None,
+        };
+        self.home.remove(id)?;
+        project.map_or(Ok(()), |project| quota.clear(project))
     }
 
     fn list(&self) -> Result<Vec<LayerId>> {

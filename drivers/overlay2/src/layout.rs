@@ -73,6 +73,14 @@ impl Home {
         links.iter().map(path).collect()
     }
 
+    /// The directory of a layer that may be half removed; None where nothing is left.
+    pub(crate) fn remains(&self, id: &LayerId) -> Result<Option<Directory>> {
+        match self.0.enter(id.as_str())? {
+            Some(directory) => Ok(Some(directory)),
+            None => self.0.enter(&format!("{id}-removing")),
+        }
+    }
+
     /// Makes a layer's pieces. The link comes last, so a link always leads to a layer of which the rest is there, and
     /// the file that names it comes first, so that it is found again whatever happens.
     ///

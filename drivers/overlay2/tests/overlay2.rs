@@ -500,3 +500,56 @@ fn deletions_are_whiteouts_in_the_upper_directory() {
     assert!(whiteout.file_type().is_char_device());
     assert_eq!(whiteout.rdev(), 0);
 }
+
+#[test]
+fn a_size_is_refused_with_the_reason_where_it_cannot_be_kept() {
+    let scratch = Scratch::on_xfs();
+    let driver = scratch.open(&[]);
+    let (top, options) = (id("top"), Options::parse(["size=10M"]).unwrap());
+    let error = driver.create(&NewLayer::new(&top, None, &options)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("pquota"), "{error}");
+    assert!(driver.capabilities().quota.reason().unwrap().contains("pquota"));
+    assert_eq!(names(&scratch.home()), ["l"]);
+    let options = Options::parse(["overlay2.size=10M"]).unwrap();
+    let error = Overlay2::open(&OpenRequest::new(&scratch.home(), &options)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    create_with(&driver, "unlimited", &["size=0"]);
+}
+
+#[test]
+#[ignore = "needs a kernel with project quota; User Mode Linux of Debian 12 has it"]
+fn a_size_limits_what_a_layer_adds() {
+    let scratch = Scratch::on_xfs();
+    run(Command::new("umount").arg(scratch.0.join("xfs")));
+    run(Command::new("mount")
+        .args(["-o", "loop,pquota"])
+        .arg(scratch.0.join("image"))
+        .arg(scratch.0.join("xfs")));
+    let driver = scratch.open(&["overlay2.size=50M"]);
+    assert!(driver.capabilities().quota.offered());
+    create_with(&driver, "base", &["size=0"]);
+    fs::write(scratch.home().join("base/diff/big"), vec![1; 60 << 20]).unwrap();
+    create_with(&driver, "small", &["size=10M"]);
+    driver.remove(&id("small")).unwrap();
+    let parent = id("base");
+    let options = Options::parse(["size=10M"]).unwrap();
+    for name in ["top", "next"] {
+        driver.create(&NewLayer::new(&id(name), Some(&parent), &options)).unwrap();
+        mounted(&driver, name, Access::ReadWrite, |root| {
+            fs::write(root.join("fits"), vec![1; 5 << 20]).unwrap();
+            let error = fs::write(root.join("much"), vec![1; 20 << 20]).unwrap_err();
+            let full = [std::io::ErrorKind::QuotaExceeded, std::io::ErrorKind::StorageFull];
+            assert!(full.contains(&error.kind()), "{error}");
+            assert_eq!(fs::metadata(root.join("big")).unwrap().len(), 60 << 20);
+        });
+    }
+    driver.remove(&id("top")).unwrap();
+    driver.remove(&id("next")).unwrap();
+    assert_eq!(names(&scratch.home()), ["base", "l"]);
+}
+
+fn create_with(driver: &Overlay2, name: &str, options: &[&str]) {
+    let options = Options::parse(options).unwrap();
+    driver.create(&NewLayer::new(&id(name), None, &options)).unwrap();
+}
