@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use layerstack_core::apply::ApplyRequest;
+use layerstack_core::archive::{Entry, EntryKind, Writer};
 use layerstack_core::capability::{Capabilities, Feature};
 use layerstack_core::driver::{ApplyTarget, Candidates, FoundLayer, LayerForm, NewLayer, Usage};
-use layerstack_core::layers::{MountRequest, Recovered};
+use layerstack_core::layers::{Base, MountRequest, Recovered};
 use layerstack_core::mount::{Access, MountPlan};
 use layerstack_core::options::{OptionSpec, Options};
 use layerstack_core::registry::{OpenRequest, Registration, Registry};
@@ -363,4 +365,58 @@ fn two_roots_at_once_in_threads_keep_count() {
     assert_eq!(made.into_inner(), 50);
     assert_eq!(one.list().unwrap().len(), 50);
     assert_eq!(one.check().unwrap(), []);
+}
+
+fn tar(files: &[(&str, &str)]) -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new());
+    for (path, content) in files {
+        let entry = Entry::new(*path, EntryKind::File { size: content.len() as u64 }, 0o644);
+        writer.append(&entry, Some(&mut content.as_bytes())).unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+#[test]
+fn a_layer_is_imported_whole_or_not_at_all() {
+    let root = Root::new();
+    let layers = root.open();
+    let import =
+        |name: &str, mut tar: &[u8]| layers.import(&id(name), None, &none(), &mut tar, ApplyRequest::new());
+    let good = tar(&[("a", "1"), ("b", "22")]);
+    assert_eq!(import("good", &good).unwrap().entries, 2);
+    assert_eq!(layers.layer(&id("good")).unwrap().state, LayerState::Sealed);
+    assert_eq!(kind(import("good", &good)), ErrorKind::AlreadyExists);
+    let error = import("bad", &tar(&[("a", "1"), ("../b", "2")])).unwrap_err();
+    assert_eq!(error.to_string(), "plain: import layer bad: ../b: the name has the component \"..\"");
+    assert!(!layers.contains(&id("bad")).unwrap() && !layers.home().join("bad").exists());
+
+    let refused = layers.import_verified(
+        &id("refused"),
+        None,
+        &none(),
+        &mut good.as_slice(),
+        ApplyRequest::new(),
+        &mut |applied| {
+            assert_eq!(applied.bytes, 3);
+            assert!(!layers.contains(&id("refused"))?);
+            Err(Error::new(ErrorKind::Corrupt, "the digest differs"))
+        },
+    );
+    assert_eq!(kind(refused), ErrorKind::Corrupt);
+    assert_eq!(layers.list().unwrap(), [id("good")]);
+
+    let mut out = Vec::new();
+    let summary = layers.diff(&id("good"), Base::Parent, &mut out).unwrap();
+    assert_eq!((summary.entries, summary.bytes), (3, 3), "with the root itself");
+    assert_eq!(
+        kind(layers.apply(&id("good"), &mut out.as_slice(), ApplyRequest::new())),
+        ErrorKind::InvalidInput
+    );
+    layers.create(&id("again"), None, &none()).unwrap();
+    layers.apply(&id("again"), &mut out.as_slice(), ApplyRequest::new()).unwrap();
+    let mut again = Vec::new();
+    layers.diff(&id("again"), Base::Nothing, &mut again).unwrap();
+    assert_eq!(out, again);
+    assert_eq!(layers.changes(&id("again"), Base::Layer(&id("good"))).unwrap(), []);
+    assert_eq!(layers.check().unwrap(), []);
 }

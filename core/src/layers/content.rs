@@ -59,6 +59,13 @@ impl Drop for View<'_> {
     }
 }
 
+impl View<'_> {
+    /// The bare tree, for work on a child, which keeps the layer in place; the driver is not told when it is gone.
+    pub(super) fn into_tree(mut self) -> Option<Tree> {
+        self.tree.take()
+    }
+}
+
 impl Layers {
     /// Opens a read-only view of a layer's tree, without mounting it anywhere. Of a mounted layer that is being written
     /// to it shows what its mount shows.

@@ -1,13 +1,16 @@
 //! Making and filling layers.
 
+use std::io::Read;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::records::{Guard, Pending};
 use super::{Layer, LayerState, Layers};
+use crate::apply::{Applied, ApplyRequest};
 use crate::driver::NewLayer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::LayerId;
 use crate::options::Options;
+use crate::tree::Tree;
 
 impl Layers {
     /// Makes a writable layer whose tree equals its parent's; an empty one without a parent.
@@ -24,6 +27,81 @@ impl Layers {
             Ok(())
         };
         create().map_err(|error| self.context(error, "create", id))
+    }
+
+    /// Makes a layer, fills it from a tar, and seals it: visible in one step, or not at all.
+    ///
+    /// # Errors
+    /// As [`Layers::create`] and [`Layers::apply`].
+    pub fn import(
+        &self,
+        id: &LayerId,
+        parent: Option<&LayerId>,
+        options: &Options,
+        tar: &mut dyn Read,
+        request: ApplyRequest<'_>,
+    ) -> Result<Applied> {
+        self.import_verified(id, parent, options, tar, request, &mut |_| Ok(()))
+    }
+
+    /// As [`Layers::import`]; `verify` has the last word before the layer becomes visible, for instance on a digest
+    /// that is known only when the tar has been read to its end.
+    ///
+    /// # Errors
+    /// As [`Layers::import`], and what `verify` gives.
+    pub fn import_verified(
+        &self,
+        id: &LayerId,
+        parent: Option<&LayerId>,
+        options: &Options,
+        tar: &mut dyn Read,
+        request: ApplyRequest<'_>,
+        verify: &mut dyn FnMut(&Applied) -> Result<()>,
+    ) -> Result<Applied> {
+        let import = || {
+            let pending = self.make(id, parent, options)?;
+            let (pending, applied) = self.or_undo(pending, |layer| {
+                let applied = self.unpack(layer, tar, request)?;
+                crate::kill_point!("layers.import.applied");
+                verify(&applied)?;
+                self.driver.seal(id, self.durable())?;
+                Ok(applied)
+            })?;
+            crate::kill_point!("layers.import.sealed");
+            self.records.finish_sealed(pending, self.durable())?;
+            crate::kill_point!("layers.import.visible");
+            Ok(applied)
+        };
+        import().map_err(|error| self.context(error, "import", id))
+    }
+
+    /// Unpacks a layer tar into a writable layer. The tar is treated as hostile; see [`crate::apply`].
+    ///
+    /// Until it is done the layer is out of sight; after an error it is absent.
+    ///
+    /// # Errors
+    /// `NotFound`; `InUse` where it is mounted; `InvalidInput` where it is sealed, or for an entry that cannot be
+    /// applied, which is named; `HasChildren`; `NoSpace`; `QuotaExceeded`.
+    pub fn apply(&self, id: &LayerId, tar: &mut dyn Read, request: ApplyRequest<'_>) -> Result<Applied> {
+        let apply = || {
+            let pending = {
+                let guard = self.records.lock()?;
+                self.settle(id, &guard)?;
+                let held = self.records.hold_alone(id)?;
+                if held.layer.state != LayerState::Writable {
+                    return Err(Error::new(ErrorKind::InvalidInput, "the layer is not writable"));
+                }
+                self.refuse_mounted(id, &guard)?;
+                self.records.refuse_children(id, &guard)?;
+                self.records.withdraw(held, &guard)?
+            };
+            crate::kill_point!("layers.apply.withdrawn");
+            let (pending, applied) = self.or_undo(pending, |layer| self.unpack(layer, tar, request))?;
+            crate::kill_point!("layers.apply.applied");
+            self.records.finish(pending)?;
+            Ok(applied)
+        };
+        apply().map_err(|error| self.context(error, "apply to", id))
     }
 
     /// Checks what is asked for, notes the layer as pending and has the driver make it.
@@ -77,6 +155,21 @@ impl Layers {
             )),
             _ => Ok(depth),
         }
+    }
+
+    fn unpack(&self, layer: &Layer, tar: &mut dyn Read, request: ApplyRequest<'_>) -> Result<Applied> {
+        let target = self.driver.apply_target(&layer.id)?;
+        let tree = Tree::open(&target.plan)?;
+        let mut parent = || match &layer.parent {
+            Some(parent) => Ok(self.view(parent)?.into_tree()),
+            None => Ok(None),
+        };
+        let applied = crate::apply::apply(tree.root(), target.form, &mut parent, tar, request);
+        drop(tree);
+        if !target.plan.is_bind() {
+            self.driver.unmounted(&layer.id)?;
+        }
+        applied
     }
 
     /// Does `work` on a pending layer; where it fails, nothing of the layer is left.

@@ -209,6 +209,21 @@ impl Records {
         Ok(pending.layer)
     }
 
+    /// Makes a pending layer exist, sealed; where `durable`, record and name are on stable storage afterwards.
+    pub(super) fn finish_sealed(&self, mut pending: Pending, durable: bool) -> Result<Layer> {
+        pending.layer.state = super::LayerState::Sealed;
+        let id = pending.layer.id.as_str();
+        rustix::fs::ftruncate(&pending.file, 0)
+            .and_then(|()| rustix::fs::seek(&pending.file, rustix::fs::SeekFrom::Start(0)).map(drop))
+            .and_then(|()| write_all(&pending.file, &pending.layer.to_json()))
+            .and_then(|()| if durable { rustix::fs::fsync(&pending.file) } else { Ok(()) })
+            .map_err(|errno| self.fail(errno, "write the record", id))?;
+        crate::kill_point!("layers.seal.recorded");
+        let layer = self.finish(pending)?;
+        self.flush_names(durable)?;
+        Ok(layer)
+    }
+
     /// Replaces the record of a layer that is held alone.
     pub(super) fn replace(&self, layer: &Layer, durable: bool) -> Result<()> {
         // A name with a dot first is no layer's.
