@@ -18,7 +18,8 @@
 //!
 //! # What is in the tar
 //! All changes, and what besides them makes the parent's tree equal to the layer's when it is applied:
-//! - a directory of which only the mtime differs, the root (`./`) included;
+//! - a directory of which only the mtime differs;
+//! - the root (`./`), as the directory above every change: unpacking into it would leave it with another mtime;
 //! - files whose metadata and content are equal but which share an inode otherwise than in the parent. The
 //!   first name in the archive has the content, the others are links to it, so that no link leads to a lower
 //!   layer: not every applier can follow one there. A file of which another name is gone is left out. Where only

@@ -123,11 +123,13 @@ impl<S: Sink> Walk<'_, S> {
             }
             _ => Difference::Changed,
         };
-        if S::EXACT && matches!(difference, Difference::Changed | Difference::DirectoryTime) {
+        let tell = S::EXACT && matches!(difference, Difference::Changed | Difference::DirectoryTime);
+        if tell {
             let spot = Spot { path: b"", directory: self.layer.here(), name: c"" };
             self.sink.entry(&spot, &layer, base.as_ref())?;
         }
-        self.levels.push(Level { end: 0, in_base: base.is_some(), told: true, names: None });
+        let told = tell || !S::EXACT;
+        self.levels.push(Level { end: 0, in_base: base.is_some(), told, names: None });
         Ok(difference != Difference::Same)
     }
 
