@@ -148,7 +148,7 @@ impl<'a, R: Read> Reader<'a, R> {
     fn skip_content(&mut self) -> Result<()> {
         let content = std::mem::take(&mut self.content);
         self.stream.skip(content.stored, content.raw)?;
-        self.stream.skip(content.padding as u64, true)
+        self.stream.padding(content.padding)
     }
 
     fn read_headers(&mut self) -> Result<Option<Entry>> {

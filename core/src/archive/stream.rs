@@ -77,6 +77,14 @@ impl<'a, R: Read> Stream<'a, R> {
         Ok(())
     }
 
+    /// Passes over `count` bytes, fewer than a block, that fill up the last block of a file's content. An archive may
+    /// end there: umoci's `insert` writes such layers, and Go's archive/tar, which most engines read with, takes them.
+    pub(super) fn padding(&mut self, count: usize) -> Result<()> {
+        let held = self.fill(count)?;
+        self.take(held.min(count), true)?;
+        Ok(())
+    }
+
     /// Passes over all that is left of the source.
     pub(super) fn skip_rest(&mut self) -> Result<()> {
         loop {

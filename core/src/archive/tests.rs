@@ -103,14 +103,16 @@ fn pieces_end_at_multiples_of_the_block_size() {
     }
 }
 
-/// Every prefix of an archive is read without a panic, and as an error unless it ends between two entries.
+/// Every prefix of an archive is read without a panic, and as an error unless it ends between two entries, or in the
+/// padding of the last one: umoci leaves that out.
 #[test]
 fn a_truncated_archive_is_an_error() {
     let bytes = archive(&[file("a", &[1; 600]), other(&"x".repeat(200), EntryKind::Directory)]);
     let boundaries = [0, 3 * BLOCK, bytes.len() - 2 * BLOCK, bytes.len() - BLOCK, bytes.len()];
     for length in 0..=bytes.len() {
         let result = read(&bytes[..length]);
-        assert_eq!(result.is_ok(), boundaries.contains(&length), "{length} of {} bytes", bytes.len());
+        let whole = boundaries.contains(&length) || (BLOCK + 600..3 * BLOCK).contains(&length);
+        assert_eq!(result.is_ok(), whole, "{length} of {} bytes", bytes.len());
         if let Err(error) = result {
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
         }
