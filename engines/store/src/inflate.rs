@@ -25,15 +25,6 @@ impl<R: Read> Inflate<R> {
             Compression::Zstd => Self::Zstd(zstd::stream::read::Decoder::with_buffer(source)?),
         })
     }
-
-    /// How the stream is compressed.
-    pub(crate) fn compression(&self) -> Compression {
-        match self {
-            Self::Plain(_) => Compression::Plain,
-            Self::Gzip(_) => Compression::Gzip,
-            Self::Zstd(_) => Compression::Zstd,
-        }
-    }
 }
 
 /// The first bytes; a pipe may give fewer than four at a time only where it has written fewer, which no writer of

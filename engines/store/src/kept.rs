@@ -64,6 +64,11 @@ impl Kept {
         self.path(digest, form).exists()
     }
 
+    /// The size of the file; None where it is missing.
+    pub(crate) fn size(&self, digest: &Digest, form: BlobForm) -> Option<u64> {
+        self.path(digest, form).metadata().ok().map(|metadata| metadata.len())
+    }
+
     /// Makes a temporary file, once on the disk and under its name, the file of a blob; gives its size.
     ///
     /// # Errors

@@ -38,8 +38,17 @@ mod owner;
 
 mod store;
 
+mod content;
+mod load;
+
+mod commit;
 mod containers;
 mod images;
+mod save;
+
+mod check;
+mod prune;
+mod usage;
 
 pub use digest::Digest;
 pub use model::*;

@@ -153,7 +153,7 @@ mod tests {
         let owner = Owner::new(scratch.path()).unwrap();
         let name = owner.name().to_owned();
         fs::write(owner.directory().join("file"), "x").unwrap();
-        assert_eq!(Owner::list(scratch.path()).unwrap(), [name.clone()]);
+        assert_eq!(Owner::list(scratch.path()).unwrap(), std::slice::from_ref(&name));
         assert!(Owner::take_over(scratch.path(), &name).unwrap().is_none());
         drop(owner);
         let taken = Owner::take_over(scratch.path(), &name).unwrap().unwrap();

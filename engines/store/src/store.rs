@@ -46,9 +46,7 @@ impl Store {
         let recovered = layers.recovered().iter().map(ToString::to_string).collect();
         let mut store = Self { layers, database, kept, tmp, recovered };
         let swept = store.sweep()?;
-        store.recovered.extend(
-            swept.iter().map(|item| format!("{item}: left by an operation that was killed; removed")),
-        );
+        store.recovered.extend(swept);
         Ok(store)
     }
 
@@ -108,7 +106,7 @@ impl Store {
     /// Where something cannot be removed; the next opening tries again.
     pub(crate) fn end(&self, owner: Owner) -> Result<Vec<Item>> {
         let claimed = self.database.read(|tx| tx.claimed(owner.name()))?;
-        let removed = self.collect(&owner, &claimed)?;
+        let removed = self.collect(&owner, &claimed);
         let left = self.database.write(|tx| {
             tx.release(owner.name(), &claimed)?;
             tx.has_claims(owner.name())
@@ -117,7 +115,7 @@ impl Store {
         if !left {
             owner.discard()?;
         }
-        Ok(removed)
+        removed
     }
 
     /// Runs an operation with an owner of its own and ends it, whether it succeeds or not.
@@ -139,19 +137,30 @@ impl Store {
         }
     }
 
-    /// Cleans up after dead owners; gives what was removed.
-    pub(crate) fn sweep(&self) -> Result<Vec<Item>> {
+    /// Cleans up after dead owners; says what was done. What cannot be removed now is no reason to refuse the store: it
+    /// is garbage, and `prune` tries again.
+    fn sweep(&self) -> Result<Vec<String>> {
         let mut names = self.database.read(|tx| tx.owners())?;
         names.extend(Owner::list(&self.tmp)?);
         names.sort();
         names.dedup();
-        let mut removed = Vec::new();
+        let mut done = Vec::new();
         for name in names {
             if let Some(dead) = Owner::take_over(&self.tmp, &name)? {
-                removed.extend(self.end(dead)?);
+                match self.end(dead) {
+                    Ok(removed) => done.extend(
+                        removed
+                            .iter()
+                            .map(|item| format!("{item}: left by an operation that was killed; removed")),
+                    ),
+                    Err(error) => done.push(format!(
+                        "left by an operation that was killed, and still there: {}",
+                        crate::check::full(&error)
+                    )),
+                }
             }
         }
-        Ok(removed)
+        Ok(done)
     }
 
     /// Removes those of `items` that are garbage: nothing refers to them, and nobody but `owner` claims them.
@@ -185,25 +194,30 @@ impl Store {
         // Children before their parents.
         ordered.sort_by(|a, b| b.cmp(a));
         let mut removed = Vec::new();
+        let mut first_error = None;
         for (_, item) in ordered {
-            match self.remove_item(&item) {
-                Ok(was_there) => {
-                    self.database.write(|tx| {
-                        tx.forget(&item)?;
-                        tx.release(owner.name(), std::slice::from_ref(&item))
-                    })?;
-                    if was_there {
-                        removed.push(item);
-                    }
+            let result = self.remove_item(&item);
+            self.database.write(|tx| {
+                if result.is_ok() {
+                    tx.forget(&item)?;
                 }
-                // Somebody else's layer stands on it.
-                Err(error) if error.kind() == ErrorKind::HasChildren => {
-                    self.database.write(|tx| tx.release(owner.name(), std::slice::from_ref(&item)))?;
+                tx.release(owner.name(), std::slice::from_ref(&item))
+            })?;
+            match result {
+                Ok(true) => removed.push(item),
+                Ok(false) => {}
+                // Somebody else's layer stands on it, which then is why it stays.
+                Err(error) if error.kind() == ErrorKind::HasChildren => {}
+                // It stays as garbage, for `prune`.
+                Err(error) => {
+                    first_error.get_or_insert(error);
                 }
-                Err(error) => return Err(error),
             }
         }
-        Ok(removed)
+        match first_error {
+            None => Ok(removed),
+            Some(error) => Err(error),
+        }
     }
 
     fn remove_item(&self, item: &Item) -> Result<bool> {
@@ -282,13 +296,9 @@ pub fn drivers(root: &Path, options: &Options) -> Result<Vec<DriverInfo>> {
             rank: registration.rank,
             availability: match probe(registration) {
                 Ok(()) => Availability::Yes,
-                Err(error) => Availability::No {
-                    kind: error.kind().as_str(),
-                    reason: match std::error::Error::source(&error) {
-                        Some(source) => format!("{error}: {source}"),
-                        None => error.to_string(),
-                    },
-                },
+                Err(error) => {
+                    Availability::No { kind: error.kind().as_str(), reason: crate::check::full(&error) }
+                }
             },
         })
         .collect())

@@ -118,7 +118,7 @@ impl Database {
     ) -> Result<T> {
         // A thread that panicked left no half transaction: dropping one rolls it back.
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut run = || -> Outcome<T> {
+        let run = || -> Outcome<T> {
             let sql = connection.transaction_with_behavior(behavior)?;
             let transaction = Transaction { sql, driver: self.driver };
             let result = work(&transaction)?;
@@ -143,6 +143,20 @@ impl Transaction<'_> {
     /// A time as RFC 3339 has it in seconds since the epoch; None where it is no such time.
     pub(crate) fn seconds(&self, time: Option<&str>) -> Outcome<Option<i64>> {
         Ok(self.sql.query_row("SELECT unixepoch(?1)", [time], |row| row.get(0))?)
+    }
+
+    /// What SQLite finds wrong with its own file, and references that lead nowhere.
+    pub(crate) fn problems(&self) -> Outcome<Vec<String>> {
+        let mut problems = Vec::new();
+        let mut statement = self.sql.prepare("PRAGMA quick_check")?;
+        for line in statement.query_map([], |row| row.get::<_, String>(0))? {
+            problems.extend(Some(line?).filter(|line| line != "ok"));
+        }
+        let mut statement = self.sql.prepare("PRAGMA foreign_key_check")?;
+        for table in statement.query_map([], |row| row.get::<_, String>(0))? {
+            problems.push(format!("a row of the table {} refers to nothing", table?));
+        }
+        Ok(problems)
     }
 
     fn count(&self, table: &'static str) -> Outcome<u64> {

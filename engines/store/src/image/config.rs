@@ -308,7 +308,7 @@ fn words(text: &str) -> Option<Vec<String>> {
 mod tests {
     use super::*;
 
-    fn change(config: Value, lines: &[&str]) -> Value {
+    fn change(config: &Value, lines: &[&str]) -> Value {
         let changes: Vec<_> = lines.iter().flat_map(|line| Change::parse(line).unwrap()).collect();
         let diff_id = Digest::of(b"new");
         let commit = Commit {
@@ -319,7 +319,7 @@ mod tests {
             container: "c1",
             changes: &changes,
         };
-        let bytes = committed(&serde_json::to_vec(&config).unwrap(), &commit).unwrap();
+        let bytes = committed(&serde_json::to_vec(config).unwrap(), &commit).unwrap();
         serde_json::from_slice(&bytes).unwrap()
     }
 
@@ -332,7 +332,7 @@ mod tests {
             "history": [{"created_by": "first"}],
         });
         let new = change(
-            parent,
+            &parent,
             &[
                 r#"CMD ["a", "b"]"#,
                 "ENTRYPOINT run me",
@@ -369,7 +369,7 @@ mod tests {
         let parent = json!({
             "config": null, "history": null, "rootfs": {"type": "layers"},
         });
-        let new = change(parent, &["ENV A=1"]);
+        let new = change(&parent, &["ENV A=1"]);
         assert_eq!(new["config"]["Env"], json!(["A=1"]));
         assert_eq!(new["history"].as_array().unwrap().len(), 1);
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use layerstack::{Error, ErrorKind, Result};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
-pub(crate) use plan::{ImagePlan, PlannedLayer, plan};
+pub(crate) use plan::{ImagePlan, plan};
 
 use crate::image::Compression;
 use crate::inflate::Inflate;
@@ -169,6 +169,11 @@ pub(crate) struct Member {
 }
 
 impl Member {
+    /// The first `size` bytes of a file of the store's own.
+    pub(crate) fn of_file(file: File, size: u64, name: &str) -> Self {
+        Self { file: Arc::new(file), offset: 0, end: size, name: name.to_owned() }
+    }
+
     /// How many bytes are left to read.
     pub(crate) fn size(&self) -> u64 {
         self.end - self.offset
