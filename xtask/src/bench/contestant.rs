@@ -1,0 +1,260 @@
+//! Layerstack and its peers as programs that unpack the layers of an image.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use super::data::Set;
+use super::oci::{Image, TAG};
+use super::store::{Store, remove};
+use super::{Bench, store};
+use crate::process;
+
+pub(crate) mod daemons;
+
+/// A data set in both forms.
+#[derive(Debug)]
+pub(crate) struct Input {
+    pub(crate) set: Set,
+    pub(crate) image: Image,
+}
+
+/// A program that unpacks the layers of an image, each on top of the one before.
+pub(crate) trait Contestant: std::fmt::Debug {
+    /// Its name in the tables.
+    fn name(&self) -> &'static str;
+
+    /// What it does besides unpacking, or leaves out.
+    fn remark(&self) -> &'static str;
+
+    /// What has to be done before unpacking, not measured.
+    fn prepare(&mut self, input: &Input) -> Result<()>;
+
+    /// Unpacks: measured.
+    fn unpack(&mut self, input: &Input) -> Result<()>;
+
+    /// Removes what was unpacked; measured where it removes layers as an engine does.
+    fn clear(&mut self, input: &Input) -> Result<()>;
+
+    /// Highest use of memory in the last [`Contestant::unpack`], in MiB, where it is known.
+    fn memory(&self) -> Option<f64> {
+        None
+    }
+}
+
+/// A contestant, or the name of one that is not here, and the reason.
+pub(crate) type Entrant = Result<Box<dyn Contestant>, (&'static str, String)>;
+
+/// Layerstack first, then all peers; for those that are not here, the name and the reason.
+pub(crate) fn all(bench: &Bench) -> Result<Vec<Entrant>> {
+    let store = &bench.store;
+    let mut all: Vec<Entrant> = vec![
+        Ok(Box::new(Layerstack::new(bench, false)?)),
+        Ok(Box::new(Layerstack::new(bench, true)?)),
+        Ok(Box::new(Tar { directory: store.path().join("tar") })),
+    ];
+    all.push(match process::find("umoci") {
+        Some(_) => Ok(Box::new(Umoci { directory: store.path().join("umoci") })),
+        None => Err(("umoci", missing("umoci"))),
+    });
+    all.push(match process::find("containers-storage") {
+        Some(_) => Ok(Box::new(ContainersStorage::new(store)?)),
+        None => Err(("containers-storage", missing("containers-storage"))),
+    });
+    all.push(daemons::Containerd::start(store).map_err(|error| ("containerd", format!("{error:#}"))));
+    all.push(daemons::Docker::start(store).map_err(|error| ("docker", format!("{error:#}"))));
+    Ok(all)
+}
+
+fn missing(package: &str) -> String {
+    format!("not installed (apt-get install {package})")
+}
+
+#[derive(Debug)]
+struct Layerstack {
+    runner: PathBuf,
+    root: PathBuf,
+    digest: bool,
+    memory: Option<f64>,
+}
+
+impl Layerstack {
+    fn new(bench: &Bench, digest: bool) -> Result<Self> {
+        let root = bench.store.directory(if digest { "layerstack-digest" } else { "layerstack" })?;
+        Ok(Self { runner: bench.runner.clone(), root, digest, memory: None })
+    }
+}
+
+impl Contestant for Layerstack {
+    fn name(&self) -> &'static str {
+        if self.digest { "layerstack, digests" } else { "layerstack" }
+    }
+
+    fn remark(&self) -> &'static str {
+        if self.digest {
+            "computes SHA-256; a process, a flush (syncfs) a layer"
+        } else {
+            "a process, a flush (syncfs) a layer"
+        }
+    }
+
+    fn prepare(&mut self, _input: &Input) -> Result<()> {
+        Ok(())
+    }
+
+    fn unpack(&mut self, input: &Input) -> Result<()> {
+        let mut command = Command::new(&self.runner);
+        command.arg("import").arg(&self.root).arg("overlay2").arg(if self.digest {
+            "digest"
+        } else {
+            "plain"
+        });
+        let text = process::output(command.args(&input.set.layers))?;
+        let bytes: u64 = text.trim().parse().context("the runner printed no peak of memory")?;
+        #[expect(clippy::cast_precision_loss, reason = "a number of megabytes")]
+        let memory = (bytes >> 10) as f64 / 1024.0;
+        self.memory = Some(memory);
+        Ok(())
+    }
+
+    fn clear(&mut self, _input: &Input) -> Result<()> {
+        process::output(Command::new(&self.runner).arg("clear").arg(&self.root).arg("overlay2")).map(drop)
+    }
+
+    fn memory(&self) -> Option<f64> {
+        self.memory
+    }
+}
+
+/// GNU tar, each layer into a directory of its own: no layers, no whiteouts, no refusal of what is hostile.
+#[derive(Debug)]
+struct Tar {
+    directory: PathBuf,
+}
+
+impl Contestant for Tar {
+    fn name(&self) -> &'static str {
+        "GNU tar"
+    }
+
+    fn remark(&self) -> &'static str {
+        "a process a layer; plain files, nothing flushed"
+    }
+
+    fn prepare(&mut self, input: &Input) -> Result<()> {
+        for number in 0..input.set.layers.len() {
+            std::fs::create_dir_all(self.directory.join(number.to_string()))?;
+        }
+        Ok(())
+    }
+
+    fn unpack(&mut self, input: &Input) -> Result<()> {
+        for (layer, number) in input.set.layers.iter().zip(0..) {
+            let mut tar = Command::new("tar");
+            tar.args(["--extract", "--preserve-permissions", "--numeric-owner", "--xattrs", "--file"]);
+            tar.arg(layer).arg("--directory").arg(self.directory.join(number.to_string()));
+            process::output(&mut tar)?;
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self, _input: &Input) -> Result<()> {
+        store::remove(&self.directory)
+    }
+}
+
+#[derive(Debug)]
+struct Umoci {
+    directory: PathBuf,
+}
+
+impl Contestant for Umoci {
+    fn name(&self) -> &'static str {
+        "umoci"
+    }
+
+    fn remark(&self) -> &'static str {
+        "computes SHA-256; a process; all layers into one directory, nothing flushed"
+    }
+
+    fn prepare(&mut self, _input: &Input) -> Result<()> {
+        Ok(())
+    }
+
+    fn unpack(&mut self, input: &Input) -> Result<()> {
+        let image = format!("{}:{TAG}", input.image.layout.display());
+        let mut umoci = Command::new("umoci");
+        umoci.args(["raw", "unpack", "--image", &image]).arg(&self.directory);
+        process::output(&mut umoci).map(drop)
+    }
+
+    fn clear(&mut self, _input: &Input) -> Result<()> {
+        remove(&self.directory)
+    }
+}
+
+#[derive(Debug)]
+struct ContainersStorage {
+    graph: PathBuf,
+    run: PathBuf,
+}
+
+impl ContainersStorage {
+    fn new(store: &Store) -> Result<Self> {
+        let directory = store.directory("containers-storage")?;
+        Ok(Self { graph: directory.join("graph"), run: directory.join("run") })
+    }
+
+    fn call(&self, command: &str, arguments: &[&str]) -> Result<String> {
+        process::output(containers_storage(command, &self.graph, &self.run).args(arguments))
+    }
+}
+
+/// The command of containers/storage, on its overlay driver.
+pub(crate) fn containers_storage(command: &str, graph: &Path, run: &Path) -> Command {
+    let mut storage = Command::new("containers-storage");
+    storage.arg(command).arg("--graph").arg(graph).arg("--run").arg(run);
+    storage.args(["--storage-driver", "overlay", "--storage-opt", "overlay.mountopt=nodev"]);
+    storage
+}
+
+impl Contestant for ContainersStorage {
+    fn name(&self) -> &'static str {
+        "containers-storage"
+    }
+
+    fn remark(&self) -> &'static str {
+        "computes digests, keeps tar-split; a process a layer"
+    }
+
+    fn prepare(&mut self, _input: &Input) -> Result<()> {
+        Ok(())
+    }
+
+    fn unpack(&mut self, input: &Input) -> Result<()> {
+        for (layer, number) in input.set.layers.iter().zip(0..) {
+            let (id, parent) = (format!("layer{number}"), format!("layer{}", number - 1));
+            let file = layer.display().to_string();
+            let mut arguments = vec!["--id", &id, "--file", &file];
+            if number > 0 {
+                arguments.push(&parent);
+            }
+            self.call("import-layer", &arguments)?;
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self, input: &Input) -> Result<()> {
+        for number in (0..input.set.layers.len()).rev() {
+            self.call("delete-layer", &[&format!("layer{number}")])?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for ContainersStorage {
+    fn drop(&mut self) {
+        let _ = self.call("shutdown", &[]);
+    }
+}

@@ -1,0 +1,155 @@
+//! The life of a layer: create, mount, unmount, remove.
+//!
+//! Inside one process it takes microseconds, which the peers' programs cannot be timed at. So there are two tables: the
+//! operations in a loop, beside figures of the peers that were measured the same way, as libraries; and a
+//! process an operation, for all alike.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+
+use super::Bench;
+use super::contestant::containers_storage;
+use super::contestant::daemons::Containerd;
+use super::report::{Report, Table};
+use crate::process;
+
+/// Layers in a loop of the runner.
+const COUNT: &str = "200";
+
+/// Layers made a round by a process each.
+const PROCESSES: u32 = 10;
+
+/// Where the figures that are cited come from.
+const SOURCE: &str = "peers: moby, containers/storage and containerd of August 2026, called as libraries on a machine \
+                      with 2 processors, Linux 6.18, ext4 in a file on tmpfs; not measured in this run";
+
+#[derive(Debug, serde::Deserialize)]
+struct Cycle {
+    create: f64,
+    mount: f64,
+    unmount: f64,
+    remove: f64,
+}
+
+/// One operation: its name, its value in a cycle, and what the peers (moby, containers/storage, containerd) take, one
+/// at a time and eight at once, in microseconds.
+type Operation = (&'static str, fn(&Cycle) -> f64, [[f64; 3]; 2]);
+
+const OPERATIONS: [Operation; 4] = [
+    ("create", |cycle| cycle.create, [[801.0, 110.0, 338.0], [505.0, 94.0, 357.0]]),
+    ("mount", |cycle| cycle.mount, [[104.0, 119.0, 127.0], [0.0; 3]]),
+    ("unmount", |cycle| cycle.unmount, [[345.0, 401.0, 366.0], [0.0; 3]]),
+    ("remove", |cycle| cycle.remove, [[136.0, 95.0, 1036.0], [95.0, 68.0, 1015.0]]),
+];
+
+/// Adds the tables.
+pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
+    loops(bench, report)?;
+    processes(bench, report)
+}
+
+fn loops(bench: &Bench, report: &mut Report) -> Result<()> {
+    for (threads, column) in [("1", 0), ("8", 1)] {
+        let mut cycles: Vec<Cycle> = Vec::new();
+        for round in 0..bench.rounds {
+            eprintln!("life cycle, {threads} at once, round {} of {}", round + 1, bench.rounds);
+            let root = bench.store.directory("cycle")?;
+            bench.store.settle()?;
+            let root = root.display().to_string();
+            cycles.push(bench.runner(&["cycle", &root, "overlay2", COUNT, threads])?);
+        }
+        for (operation, value, peers) in OPERATIONS {
+            let title = format!("overlay2: {operation} a layer, {threads} at once, microseconds");
+            let mut table = Table::new(title);
+            table.measured("layerstack", &cycles.iter().map(value).collect::<Vec<_>>(), "in one process");
+            for (name, figure) in ["moby", "containers/storage", "containerd"].iter().zip(peers[column]) {
+                if figure > 0.0 {
+                    table.cited(name, figure, "cited");
+                }
+            }
+            table.notes.push(SOURCE.to_owned());
+            report.tables.push(table);
+        }
+    }
+    Ok(())
+}
+
+/// Milliseconds a command, of all rounds.
+#[derive(Debug, Default)]
+struct Commands {
+    create: Vec<f64>,
+    remove: Vec<f64>,
+}
+
+impl Commands {
+    /// Times the creation of several layers and their removal.
+    fn round(
+        &mut self,
+        mut create: impl FnMut(&str) -> Result<()>,
+        mut remove: impl FnMut(&str) -> Result<()>,
+    ) -> Result<()> {
+        let each = |work: &mut dyn FnMut(&str) -> Result<()>| {
+            let start = Instant::now();
+            for number in 0..PROCESSES {
+                work(&format!("layer{number}"))?;
+            }
+            Ok::<_, anyhow::Error>(start.elapsed().as_secs_f64() * 1e3 / f64::from(PROCESSES))
+        };
+        self.create.push(each(&mut create)?);
+        self.remove.push(each(&mut remove)?);
+        Ok(())
+    }
+}
+
+fn processes(bench: &Bench, report: &mut Report) -> Result<()> {
+    let root = bench.store.directory("processes")?;
+    let ours = |command: &str, arguments: &[&str]| {
+        let mut runner = Command::new(&bench.runner);
+        process::output(runner.arg(command).arg(&root).arg("overlay2").args(arguments)).map(drop)
+    };
+    ours("import", &["plain"])?;
+    let directory = bench.store.directory("processes-storage")?;
+    let (graph, run) = (directory.join("graph"), directory.join("run"));
+    let storage = |command: &str, arguments: &[&str]| {
+        process::output(containers_storage(command, &graph, &run).args(arguments)).map(drop)
+    };
+    let containerd = Containerd::open(&bench.store);
+    let snapshots = |arguments: &[&str]| {
+        let containerd = containerd.as_ref().ok().context("containerd does not run")?;
+        containerd.call(&[&["snapshots"], arguments].concat()).map(drop)
+    };
+    let mut commands: [Commands; 3] = Default::default();
+    let mut failures: [Option<String>; 3] = Default::default();
+    for round in 0..bench.rounds {
+        eprintln!("commands, round {} of {}", round + 1, bench.rounds);
+        bench.store.settle()?;
+        let results = [
+            commands[0].round(|id| ours("create", &[id]), |id| ours("remove", &[id])),
+            commands[1]
+                .round(|id| storage("create-layer", &["--id", id]), |id| storage("delete-layer", &[id])),
+            commands[2].round(|id| snapshots(&["prepare", id]), |id| snapshots(&["rm", id])),
+        ];
+        for (failure, result) in failures.iter_mut().zip(results) {
+            *failure = failure.take().or_else(|| result.err().map(|error| format!("{error:#}")));
+        }
+    }
+    if let Err(error) = &containerd {
+        failures[2] = Some(format!("{error:#}"));
+    }
+    let _ = storage("shutdown", &[]);
+    for (operation, times) in [("create", 0), ("remove", 1)] {
+        let mut table = Table::new(format!("overlay2: {operation} a layer by a command, milliseconds"));
+        let remarks = ["a process", "a process", "a process, and a call of a running daemon"];
+        for (number, name) in ["layerstack", "containers-storage", "containerd"].iter().enumerate() {
+            let times = [&commands[number].create, &commands[number].remove][times];
+            match &failures[number] {
+                None => table.measured(name, times, remarks[number]),
+                Some(failure) => table.not_run(name, failure),
+            }
+        }
+        report.tables.push(table);
+    }
+    Ok(())
+}
