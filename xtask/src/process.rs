@@ -69,8 +69,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
         let errors = String::from_utf8_lossy(&output.stderr);
         bail!("{} ended with {}: {}", line(command), output.status, errors.trim());
     }
-    String::from_utf8(output.stdout)
-        .with_context(|| format!("{} printed bytes that are no text", line(command)))
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Whether the command can be run and succeeds; its output is thrown away.

@@ -181,14 +181,42 @@ fn check_committed(engine: &Engine, workplace: &Path, changes: &[String]) -> Res
     }
     // Of special files it compares the type and the numbers; symbolic links as such.
     foreign(
-        Command::new("diff").args(["--recursive", "--brief", "--no-dereference"]).arg(&unpacked).arg(&three),
+        Command::new("diff").args(["--recursive", "--brief", "--no-dereference"]).args([&unpacked, &three]),
     )?;
+    ensure!(metadata(&unpacked)? == metadata(&three)?, "types, modes, owners or link targets differ");
     println!("    umoci's tree and ours are equal");
     engine.run(&["umount", "three"])?;
     engine.run(&["rm", "three"])?;
     Ok(())
 }
 
+/// Type, mode, owner and link target of each file in a tree, as find prints them.
+fn metadata(tree: &Path) -> Result<Vec<String>> {
+    let listing = foreign(Command::new("find").arg(tree).args(["-printf", "%P %y %m %U:%G %l\\0"]))?;
+    let mut files: Vec<String> = listing.split('\0').map(str::to_owned).collect();
+    files.sort();
+    Ok(files)
+}
+
 fn text(path: &Path) -> String {
     path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_with_several_names_and_links_are_passed_over() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        fs::create_dir(path("d")).unwrap();
+        for name in ["b", "d/a", "c"] {
+            fs::write(path(name), "").unwrap();
+        }
+        fs::hard_link(path("b"), path("b2")).unwrap();
+        std::os::unix::fs::symlink("c", path("a")).unwrap();
+        assert_eq!(plain_files(root.path(), 2).unwrap(), [Path::new("c"), Path::new("d/a")]);
+        assert_eq!(plain_files(root.path(), 9).unwrap().len(), 2);
+    }
 }

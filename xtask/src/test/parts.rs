@@ -1,8 +1,9 @@
 //! The parts, cheapest first, then in an order in which cargo has the least to build again.
 
+use std::fs;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::link;
 use super::report::{Outcome, Part};
@@ -22,8 +23,11 @@ pub(crate) fn all() -> Result<Vec<Part>> {
     }
     parts.push(documentation());
     parts.push(oldest_rust());
-    parts.push(cargo("unit and integration tests", &["test", "--workspace", "--quiet"]));
+    parts.push(cargo("unit and integration tests", &["test", "--workspace", "--no-fail-fast", "--quiet"]));
+    parts.extend(drivers.iter().map(|driver| conformance(driver)));
+    parts.push(third_party());
     parts.push(link::part());
+    parts.push(demo());
     Ok(parts)
 }
 
@@ -82,4 +86,53 @@ fn tidy() -> Part {
         ensure!(findings.is_empty(), "{} conventions broken, listed above", findings.len());
         Ok(Outcome::Passed)
     })
+}
+
+/// The suite on scratch stores of its own, through this program's own command.
+fn conformance(driver: &str) -> Part {
+    let driver = driver.to_owned();
+    Part::new(format!("conformance, {driver}"), move || {
+        if !process::is_root() {
+            return Ok(needs_root());
+        }
+        process::run(this_program()?.args(["conformance", "--require", "--driver", &driver]))?;
+        Ok(Outcome::Passed)
+    })
+}
+
+/// A driver outside the workspace runs the suite.
+fn third_party() -> Part {
+    Part::new("conformance, a driver outside the workspace", || {
+        if !process::is_root() {
+            return Ok(needs_root());
+        }
+        let root = workspace::root();
+        let folder = root.join("conformance/examples/third-party");
+        // The versions of the workspace, which are there already.
+        fs::copy(root.join("Cargo.lock"), folder.join("Cargo.lock")).context("failed to copy Cargo.lock")?;
+        let mut command = process::cargo();
+        command.current_dir(folder).args(["test", "--quiet"]);
+        command.env("CARGO_TARGET_DIR", Metadata::load()?.target_directory);
+        process::run(&mut command)?;
+        Ok(Outcome::Passed)
+    })
+}
+
+/// The demo on a small image: the large one needs a mirror of Debian.
+fn demo() -> Part {
+    Part::new("demo on a small image", || {
+        if !process::is_root() {
+            return Ok(needs_root());
+        }
+        process::run(this_program()?.args(["demo", "--small"]))?;
+        Ok(Outcome::Passed)
+    })
+}
+
+fn this_program() -> Result<Command> {
+    Ok(Command::new(std::env::current_exe().context("failed to find this program's own file")?))
+}
+
+fn needs_root() -> Outcome {
+    Outcome::NotRun("needs root; run: sudo env \"PATH=$PATH\" \"HOME=$HOME\" cargo xtask test".to_owned())
 }
