@@ -1,8 +1,9 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, ValueEnum};
+use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 use crate::commands::Command;
 
@@ -14,6 +15,36 @@ pub(crate) struct Arguments {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// The id of `--storage-opt` where it stands after the command.
+const LATE_OPTIONS: &str = "late_storage_options";
+
+impl Arguments {
+    /// The grammar.
+    ///
+    /// Of an argument that clap calls global, values after the command replace those before it. Storage options are to
+    /// add up, so each command has an argument of its own for them.
+    pub(crate) fn grammar() -> clap::Command {
+        Self::command().mut_subcommands(|command| {
+            let late = Arg::new(LATE_OPTIONS)
+                .long("storage-opt")
+                .value_name("KEY=VALUE")
+                .action(ArgAction::Append)
+                .help("An option of the storage driver, as before the command")
+                .help_heading("Store options");
+            command.arg(late)
+        })
+    }
+
+    /// Reads a command line, the program's name first.
+    pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let matches = Self::grammar().try_get_matches_from(words)?;
+        let mut arguments = Self::from_arg_matches(&matches)?;
+        let late = matches.subcommand().and_then(|(_, of_command)| of_command.get_many(LATE_OPTIONS));
+        arguments.global.storage_options.extend(late.into_iter().flatten().cloned());
+        Ok(arguments)
+    }
 }
 
 /// What every command takes.
@@ -41,7 +72,7 @@ pub(crate) struct Global {
     pub(crate) driver: Option<String>,
 
     /// An option of the storage driver, or "sync"; `layerstack drivers` lists them. May be given several times
-    #[arg(long = "storage-opt", global = true, value_name = "KEY=VALUE")]
+    #[arg(long = "storage-opt", value_name = "KEY=VALUE")]
     pub(crate) storage_options: Vec<String>,
 
     /// A file with Docker's keys "storage-driver" and "storage-opts"; the command line has precedence
@@ -84,12 +115,19 @@ Exit codes:
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
-        Arguments::command().debug_assert();
+    fn the_grammar_is_sound() {
+        Arguments::grammar().debug_assert();
+    }
+
+    #[test]
+    fn storage_options_before_and_after_the_command_add_up() {
+        let words = ["layerstack", "--storage-opt", "a=1", "create", "--storage-opt", "b=2", "x"];
+        let arguments = Arguments::read(words.map(OsString::from)).unwrap();
+        assert_eq!(arguments.global.storage_options, ["a=1", "b=2"]);
+        let arguments = Arguments::read(["layerstack", "ps"].map(OsString::from)).unwrap();
+        assert!(arguments.global.storage_options.is_empty());
     }
 }

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io::{self, Write};
 
-use clap::CommandFactory;
 use layerstack::{Error, ErrorKind};
 
 use crate::arguments::Arguments;
@@ -78,7 +77,7 @@ impl Failure {
         match self {
             Self::Usage(message) => {
                 let error =
-                    Arguments::command().error(clap::error::ErrorKind::MissingRequiredArgument, message);
+                    Arguments::grammar().error(clap::error::ErrorKind::MissingRequiredArgument, message);
                 // There is nobody left to tell where standard error cannot be written.
                 let _ = error.print();
             }

@@ -5,8 +5,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 mod arguments;
 
 mod session;
@@ -25,9 +23,16 @@ mod units;
 
 mod commands;
 
+use arguments::Arguments;
+use session::Session;
+
 fn main() -> ExitCode {
-    let arguments::Arguments { global, command } = arguments::Arguments::parse();
-    match commands::run(command, &session::Session::new(global)) {
+    let Arguments { global, command } = match Arguments::read(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        // Prints the message, or the help that was asked for, and exits with 2, or 0.
+        Err(error) => error.exit(),
+    };
+    match commands::run(command, &Session::new(global)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.report();

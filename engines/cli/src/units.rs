@@ -39,7 +39,6 @@ pub(crate) fn age(instant: Option<i64>) -> String {
 fn duration(seconds: u64) -> String {
     const MINUTE: u64 = 60;
     const HOUR: u64 = 60 * MINUTE;
-    const DAY: u64 = 24 * HOUR;
     let hours = (seconds + HOUR / 2) / HOUR;
     match seconds {
         0 => "Less than a second".to_owned(),
@@ -49,10 +48,10 @@ fn duration(seconds: u64) -> String {
         120..HOUR => format!("{} minutes", seconds / MINUTE),
         _ if hours == 1 => "About an hour".to_owned(),
         _ if hours < 48 => format!("{hours} hours"),
-        _ if hours < 24 * 14 => format!("{} days", seconds / DAY),
-        _ if hours < 24 * 60 => format!("{} weeks", seconds / DAY / 7),
-        _ if hours < 24 * 365 * 2 => format!("{} months", seconds / DAY / 30),
-        _ => format!("{} years", seconds / DAY / 365),
+        _ if hours < 24 * 14 => format!("{} days", hours / 24),
+        _ if hours < 24 * 60 => format!("{} weeks", hours / 24 / 7),
+        _ if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        _ => format!("{} years", hours / 24 / 365),
     }
 }
 
@@ -85,7 +84,8 @@ mod tests {
             (60, "About a minute"),
             (3_599, "59 minutes"),
             (5_000, "About an hour"),
-            (172_000, "47 hours"),
+            (169_000, "47 hours"),
+            (172_000, "2 days"),
             (172_800, "2 days"),
             (1_209_600, "2 weeks"),
             (5_184_000, "2 months"),

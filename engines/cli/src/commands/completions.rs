@@ -1,6 +1,5 @@
 //! `layerstack completions`
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
 use crate::arguments::Arguments;
@@ -18,6 +17,6 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Done {
     // The generator panics where it cannot write, so it gets memory.
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Arguments::command(), "layerstack", &mut script);
+    clap_complete::generate(args.shell, &mut Arguments::grammar(), "layerstack", &mut script);
     write_out(|out| out.write_all(&script))
 }
