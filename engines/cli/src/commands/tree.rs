@@ -1,0 +1,60 @@
+//! `layerstack tree`
+
+use std::io::{self, Write};
+
+use layerstack_store::{LayerKind, LayerNode};
+
+use crate::failure::{Done, failed};
+use crate::session::{Session, shown_id};
+use crate::{text, units};
+
+/// Show all layers as a tree, with their sizes and the images and containers whose they are
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Print ids whole
+    #[arg(long)]
+    no_trunc: bool,
+}
+
+pub(crate) fn run(args: &Args, session: &Session) -> Done {
+    let store = session.open()?;
+    let roots = store.tree().map_err(failed("show the layers"))?;
+    session.print(&roots, |out| roots.iter().try_for_each(|root| write_tree(out, root, args.no_trunc)))
+}
+
+/// Writes a layer and all that stands on it. A chain can be hundreds of layers deep, so this does not recurse, and a
+/// layer with a single child does not indent it further.
+fn write_tree(out: &mut dyn Write, root: &LayerNode, whole: bool) -> io::Result<()> {
+    // Each entry: what stands before its line, what stands before the lines of its children, the layer.
+    let mut waiting = vec![(String::new(), String::new(), root)];
+    while let Some((first, rest, node)) = waiting.pop() {
+        writeln!(out, "{first}{}", describe(node, whole))?;
+        match node.children.as_slice() {
+            [only] => waiting.push((rest.clone(), rest, only)),
+            children => {
+                for (index, child) in children.iter().enumerate().rev() {
+                    let (branch, below) =
+                        if index + 1 == children.len() { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+                    waiting.push((format!("{rest}{branch}"), format!("{rest}{below}"), child));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn describe(node: &LayerNode, whole: bool) -> String {
+    let mut line = format!("{} {:>7}", shown_id(&node.id, whole), units::size(node.size));
+    if node.kind == LayerKind::Unreferenced {
+        line.push_str("  (unreferenced)");
+    }
+    for image in &node.images {
+        line.push_str("  image ");
+        line.push_str(image);
+    }
+    for container in &node.containers {
+        line.push_str("  container ");
+        line.push_str(container);
+    }
+    text::one_line(&line).into_owned()
+}
