@@ -16,7 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use layerstack_core::diff::{changes, export};
-use layerstack_core::driver::{Candidate, Candidates, CtimeWindow, Scope};
+use layerstack_core::driver::{Candidate, Candidates, CtimeWindow, LayerForm, Scope};
 use layerstack_core::fs::{Reflink, copy_tree};
 use layerstack_core::mount::{Access, MountOption, MountPlan, attach, detach};
 use layerstack_core::tree::{Tree, dump};
@@ -145,12 +145,21 @@ fn narrowed_and_full_walks_agree_and_their_tar_makes_the_layer() {
         unpack::unpack(&oracle, &at("unpacked"));
         assert_same_text(seed, &edits, &without_sockets(&layer), &without_sockets(&bind(&at("unpacked"))));
 
+        copy(&at("base"), &at("applied"));
+        unpack::apply_to(&oracle, &at("applied"), LayerForm::Whole, Some(&at("base")));
+        assert_same_text(seed, &edits, &without_sockets(&layer), &without_sockets(&bind(&at("applied"))));
+
         // A whole layer, and one that changes nothing.
         let mut whole = Vec::new();
         export(&layer, None, everywhere(), &mut whole).unwrap();
-        std::fs::create_dir(at("fresh")).unwrap();
+        for name in ["fresh", "fresh applied"] {
+            std::fs::create_dir(at(name)).unwrap();
+        }
         unpack::unpack(&whole, &at("fresh"));
-        assert_same_text(seed, &edits, &without_sockets(&layer), &without_sockets(&bind(&at("fresh"))));
+        unpack::apply_to(&whole, &at("fresh applied"), LayerForm::Whole, None);
+        for name in ["fresh", "fresh applied"] {
+            assert_same_text(seed, &edits, &without_sockets(&layer), &without_sockets(&bind(&at(name))));
+        }
         let none = tar(&bind(&at("layer")), &layer, everywhere());
         assert_eq!(none, vec![0; none.len()]);
     }
@@ -218,11 +227,11 @@ fn on_overlayfs_the_upper_directory_narrows_to_the_same_bytes() {
             let _mounted = Mounted(at("merged"));
             edits.run(&at("merged"), 25);
         }
-        let view = overlay(
-            Access::ReadOnly,
-            vec![MountOption::Layers("lowerdir".into(), vec![at("upper"), at("base")])],
-        );
-        let (base, layer) = (bind(&at("base")), Tree::open(&view).unwrap());
+        let over_base = |layer: &str| {
+            let layers = MountOption::Layers("lowerdir".into(), vec![at(layer), at("base")]);
+            Tree::open(&overlay(Access::ReadOnly, vec![layers])).unwrap()
+        };
+        let (base, layer) = (bind(&at("base")), over_base("upper"));
         let mut found = Vec::new();
         upper_candidates(&at("upper"), Path::new(""), &mut found);
         let narrowed = tar(&layer, &base, entries(found.clone()));
@@ -241,6 +250,12 @@ fn on_overlayfs_the_upper_directory_narrows_to_the_same_bytes() {
         copy(&at("base"), &at("unpacked"));
         unpack::unpack(&oracle, &at("unpacked"));
         assert_same_text(seed, &edits, &without_sockets(&layer), &without_sockets(&bind(&at("unpacked"))));
+
+        std::fs::create_dir(at("applied")).unwrap();
+        unpack::same_metadata(&at("base"), &at("applied"));
+        let form = LayerForm::Overlay { userxattr: false };
+        unpack::apply_to(&oracle, &at("applied"), form, Some(&at("base")));
+        assert_same_text(seed, &edits, &without_sockets(&layer), &without_sockets(&over_base("applied")));
     }
 }
 

@@ -152,3 +152,196 @@ fn a_change_of_every_sort_in_order() {
     assert_eq!(pair.changes(narrowed()), expected);
     assert_eq!(pair.export(narrowed()), pair.export(everywhere()));
 }
+
+/// Puts an edit into a layer, and says what the changes and the names in the tar are, the root left out.
+fn edited(
+    base: impl FnOnce(&Path),
+    edit: impl FnOnce(&Path),
+    candidates: impl Fn() -> Candidates,
+) -> (Vec<String>, Vec<String>) {
+    let pair = Pair::new(base);
+    edit(&pair.layer());
+    let mut names = listed(&pair.export(candidates()));
+    names.retain(|name| name != "./");
+    (pair.changes(candidates()), names)
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+/// Changes a byte and puts the mtime back.
+fn edit_unseen(file: &Path) {
+    let modified = std::fs::metadata(file).unwrap().modified().unwrap();
+    let mut content = std::fs::read(file).unwrap();
+    content[0] ^= 1;
+    std::fs::write(file, content).unwrap();
+    std::fs::File::options().write(true).open(file).unwrap().set_modified(modified).unwrap();
+}
+
+#[test]
+fn a_directory_of_which_only_the_mtime_differs_is_in_the_tar_alone() {
+    let (changes, names) = edited(
+        |base| std::fs::create_dir_all(base.join("d/e")).unwrap(),
+        |layer| {
+            std::fs::write(layer.join("d/e/x"), "").unwrap();
+            std::fs::remove_file(layer.join("d/e/x")).unwrap();
+        },
+        everywhere,
+    );
+    assert_eq!((changes, names), (vec![], words(&["d/", "d/e/"])));
+}
+
+#[test]
+fn an_edit_that_only_the_content_tells_of_is_seen_where_the_ctime_is_outside_the_window() {
+    let write = |base: &Path| std::fs::write(base.join("f"), "1234").unwrap();
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let long_ago = CtimeWindow { from_ns: 0, to_ns: i128::from(now - 1) * 1_000_000_000 };
+    let always = CtimeWindow { from_ns: i128::MIN, to_ns: i128::MAX };
+    for (candidates, seen) in [
+        (Candidates::All { untouched: Some(CtimeWindow::NEVER) }, true),
+        (Candidates::All { untouched: Some(long_ago) }, true),
+        (Candidates::All { untouched: Some(always) }, false),
+        (Candidates::All { untouched: None }, false),
+        (at(&[("f", Scope::Entry)]), true),
+        (at(&[("", Scope::Subtree)]), true),
+        (at(&[("", Scope::Entry)]), false),
+    ] {
+        let pair = Pair::new(write);
+        edit_unseen(&pair.layer().join("f"));
+        let shown = format!("{candidates:?}");
+        assert_eq!(pair.changes(candidates), words(if seen { &["C /f"] } else { &[] }), "{shown}");
+    }
+}
+
+#[test]
+fn attributes_and_access_lists_alone_are_a_change() {
+    for key in [c"user.note", c"trusted.note", c"security.capability", c"system.posix_acl_access"] {
+        let value: &[u8] = match key.to_bytes() {
+            // struct vfs_cap_data, revision 2, cap_net_raw permitted: linux/capability.h.
+            b"security.capability" => &[1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            // struct posix_acl_xattr_header and entries u::rw-, u:1:r--, g::r--, m::r--, o::r--, so mode 0644.
+            b"system.posix_acl_access" => &[
+                2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 4, 0, 1, 0, 0, 0, 4, 0, 4, 0, 255, 255,
+                255, 255, 16, 0, 4, 0, 255, 255, 255, 255, 32, 0, 4, 0, 255, 255, 255, 255,
+            ],
+            _ => b"x",
+        };
+        let (changes, names) = edited(
+            |base| {
+                std::fs::write(base.join("f"), "1234").unwrap();
+                std::fs::set_permissions(base.join("f"), PermissionsExt::from_mode(0o644)).unwrap();
+            },
+            |layer| crate::fs::xattr::set(std::fs::File::open(layer).unwrap(), c"f", key, value).unwrap(),
+            || Candidates::All { untouched: None },
+        );
+        assert_eq!((changes, names), (words(&["C /f"]), words(&["f"])), "{key:?}");
+    }
+}
+
+#[test]
+fn a_socket_is_a_change_that_the_tar_cannot_hold() {
+    let socket = |path: PathBuf| drop(std::os::unix::net::UnixListener::bind(path).unwrap());
+    let (changes, names) = edited(
+        |base| {
+            std::fs::create_dir(base.join("d")).unwrap();
+            std::fs::write(base.join("d/taken"), "").unwrap();
+            socket(base.join("d/there"));
+            socket(base.join("d/gone"));
+        },
+        |layer| {
+            std::fs::remove_file(layer.join("d/taken")).unwrap();
+            std::fs::remove_file(layer.join("d/gone")).unwrap();
+            std::fs::set_permissions(layer.join("d/there"), PermissionsExt::from_mode(0o600)).unwrap();
+            socket(layer.join("d/taken"));
+            socket(layer.join("d/new"));
+        },
+        everywhere,
+    );
+    assert_eq!(changes, ["C /d", "D /d/gone", "A /d/new", "C /d/taken", "C /d/there"]);
+    assert_eq!(names, ["d/", "d/.wh.gone", "d/.wh.taken"]);
+}
+
+#[test]
+fn links_are_kept_and_only_what_changed_is_listed() {
+    let base = |base: &Path| {
+        std::fs::write(base.join("a"), "content").unwrap();
+        std::fs::hard_link(base.join("a"), base.join("b")).unwrap();
+        std::fs::write(base.join("lower"), "content").unwrap();
+    };
+    // Another name for a file that did not change brings the file itself along.
+    let linked = |layer: &Path| std::fs::hard_link(layer.join("lower"), layer.join("new")).unwrap();
+    assert_eq!(edited(base, linked, everywhere), (words(&["A /new"]), words(&["lower", "new"])));
+    let before = |layer: &Path| std::fs::hard_link(layer.join("lower"), layer.join("0")).unwrap();
+    assert_eq!(edited(base, before, everywhere), (words(&["A /0"]), words(&["0", "lower"])));
+    // One name less leaves the other alone.
+    let fewer = |layer: &Path| std::fs::remove_file(layer.join("a")).unwrap();
+    assert_eq!(edited(base, fewer, everywhere), (words(&["D /a"]), words(&[".wh.a"])));
+    // As does one that became a file of its own.
+    let own = |layer: &Path| {
+        std::fs::remove_file(layer.join("a")).unwrap();
+        std::fs::write(layer.join("a"), "other").unwrap();
+    };
+    assert_eq!(edited(base, own, everywhere), (words(&["C /a"]), words(&["a"])));
+    // Broken apart with all else equal: no change, but in the tar.
+    let apart = |layer: &Path| {
+        let output = Command::new("cp").arg("-p").arg(layer.join("a")).arg(layer.join("c")).output().unwrap();
+        assert!(output.status.success());
+        std::fs::rename(layer.join("c"), layer.join("a")).unwrap();
+    };
+    assert_eq!(edited(base, apart, everywhere), (vec![], words(&["a"])));
+    // Links among what is new: the content once.
+    let pair = Pair::new(base);
+    std::fs::write(pair.layer().join("x"), vec![7; 100_000]).unwrap();
+    std::fs::hard_link(pair.layer().join("x"), pair.layer().join("y")).unwrap();
+    let mut tar = Vec::new();
+    let summary = export(&tree(&pair.layer()), Some(&tree(&pair.base())), everywhere(), &mut tar).unwrap();
+    assert_eq!(summary, DiffSummary { entries: 3, bytes: 100_000 });
+}
+
+#[test]
+fn a_name_that_looks_like_a_whiteout_cannot_be_exported_and_is_named() {
+    for name in [".wh.x", ".wh.", ".wh..wh..opq"] {
+        let pair = Pair::new(|base| std::fs::create_dir(base.join("d")).unwrap());
+        std::fs::write(pair.layer().join("d").join(name), "").unwrap();
+        assert_eq!(pair.changes(everywhere()), ["C /d".to_owned(), format!("A /d/{name}")]);
+        let (layer, base) = (tree(&pair.layer()), tree(&pair.base()));
+        let error = export(&layer, Some(&base), everywhere(), &mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::InvalidInput);
+        assert_eq!(error.path(), Some(Path::new("d").join(name).as_path()));
+        // Where it does not change it does no harm.
+        export(&layer, Some(&layer), everywhere(), &mut Vec::new()).unwrap();
+    }
+}
+
+#[test]
+fn candidates_must_be_in_order_and_inside() {
+    let pair = Pair::new(|base| {
+        std::fs::create_dir(base.join("a")).unwrap();
+        symlink("/etc", base.join("link")).unwrap();
+    });
+    let given = |paths: &[&str]| {
+        let paths: Vec<Candidate> =
+            paths.iter().map(|path| Candidate { path: path.into(), scope: Scope::Entry }).collect();
+        let candidates = Candidates::Paths(Box::new(paths.into_iter().map(Ok)));
+        changes(&tree(&pair.layer()), Some(&tree(&pair.base())), candidates)
+    };
+    assert_eq!(given(&["", "a", "a/b", "a.b", "link/passwd", "none/x", "none/x"]).unwrap(), []);
+    for wrong in [&["a.b", "a/b"][..], &["b", "a"], &["../x"], &["/etc/passwd"], &["a", ""]] {
+        assert!(given(wrong).is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_big_file_with_holes_is_exported_whole() {
+    let pair = Pair::new(|_| {});
+    let file = std::fs::File::create(pair.layer().join("f")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"end", 3_000_000).unwrap();
+    file.set_len(4_000_000).unwrap();
+    let tar = pair.export(everywhere());
+    let scratch = tempfile::tempdir().unwrap();
+    std::fs::write(scratch.path().join("tar"), &tar).unwrap();
+    run(Command::new("tar").arg("-xf").arg(scratch.path().join("tar")).arg("-C").arg(scratch.path()));
+    let content = std::fs::read(scratch.path().join("f")).unwrap();
+    assert_eq!(content, std::fs::read(pair.layer().join("f")).unwrap());
+}

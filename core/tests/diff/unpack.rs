@@ -3,6 +3,11 @@
 use std::path::Path;
 use std::process::Command;
 
+use layerstack_core::apply::{ApplyRequest, apply};
+use layerstack_core::driver::LayerForm;
+use layerstack_core::mount::{Access, MountPlan};
+use layerstack_core::tree::Tree;
+
 /// The names in an archive, in order.
 pub(crate) fn names(tar: &[u8]) -> Vec<String> {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -38,6 +43,16 @@ pub(crate) fn unpack(tar: &[u8], target: &Path) {
         .arg(file.path())
         .args(["--exclude=.wh.*", "-C"])
         .arg(target));
+}
+
+/// Unpacks the archive as core does.
+pub(crate) fn apply_to(tar: &[u8], target: &Path, form: LayerForm, parent: Option<&Path>) {
+    let mut parent = || match parent {
+        Some(parent) => Tree::open(&MountPlan::bind(parent, Access::ReadOnly, "/none")).map(Some),
+        None => Ok(None),
+    };
+    let target = std::fs::File::open(target).unwrap();
+    apply(&target, form, &mut parent, &mut &*tar, ApplyRequest::new()).unwrap();
 }
 
 /// Gives the directory `to` the metadata of `from`.
