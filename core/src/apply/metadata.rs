@@ -163,7 +163,7 @@ impl Applier<'_> {
 
 /// Whether new files in the directory get an access list.
 pub(super) fn has_default_acl(directory: &OwnedFd) -> Result<bool, Errno> {
-    match rustix::fs::fgetxattr(directory, DEFAULT_ACL, &mut [0_u8; 0][..]) {
+    match rustix::fs::fgetxattr_query(directory, DEFAULT_ACL) {
         Ok(length) => Ok(length > 0),
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
         Err(errno) => Err(errno),

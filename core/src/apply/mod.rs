@@ -42,6 +42,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use self::metadata::Identity;
@@ -96,7 +97,7 @@ pub struct Applied {
 
 /// Unpacks `tar` into the tree whose root directory is `target`, and reads it to its end.
 ///
-/// `target` must be open for reading. `parent` gives the tree of the layer's parent, None for a base layer; it is
+/// `parent` gives the tree of the layer's parent, None for a base layer; it is
 /// asked once, and only if something of the parent has to be looked at, which for a [`LayerForm::Whole`] target,
 /// where the parent's files are in the target, is never. Nobody else should write to the target meanwhile: that
 /// would be safe but the result not sure.
@@ -111,7 +112,9 @@ pub fn apply(
     tar: &mut dyn Read,
     request: ApplyRequest<'_>,
 ) -> Result<Applied> {
-    let root = rustix::io::fcntl_dupfd_cloexec(target, 0).map_err(|errno| failed(errno, "open the layer"))?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(target, c".", flags, Mode::empty())
+        .map_err(|errno| failed(errno, "open the layer"))?;
     let was_empty = form != LayerForm::Whole
         && Names::of(&root, &mut Vec::with_capacity(64 * 1024))
             .map_err(|errno| failed(errno, "list the layer"))?

@@ -1,4 +1,5 @@
-//! Layer tars: reading and writing them, and keeping what they have beyond the layer's files. [`apply`](crate::apply) unpacks them into a layer.
+//! Layer tars: reading and writing them, and keeping what they have beyond the layer's files.
+//! [`apply`](crate::apply) unpacks them into a layer.
 
 mod acl;
 mod entry;

@@ -1,6 +1,8 @@
 //! Each rule as a table of a parent layer, a layer on it, and the tree that must come out: the same where the layer
 //! holds the whole tree and where overlayfs merges it with the parent's.
 
+mod fidelity;
+mod hostile;
 mod rules;
 
 use std::os::fd::OwnedFd;
@@ -123,6 +125,21 @@ impl Bench {
     fn words(&self, layer: &[Item]) -> String {
         self.tree(layer);
         words(&self.path("whole"))
+    }
+
+    /// Applies a layer that must be refused in every form, and returns the error, with the entry it names.
+    fn refused(&self, tar: &[u8]) -> (String, String) {
+        let errors: Vec<_> = [self.whole(tar), self.overlay(tar), self.aufs(tar)]
+            .into_iter()
+            .map(|result| {
+                let error = result.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+                (error.message().to_owned(), error.path().unwrap().to_string_lossy().into_owned())
+            })
+            .collect();
+        assert_eq!(errors[0], errors[1]);
+        assert_eq!(errors[0], errors[2]);
+        errors[0].clone()
     }
 }
 
