@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 use std::io;
 
-use layerstack::{LayerId, LayerState, Result};
+use layerstack::{Error, LayerId, LayerState, Result};
 
 use crate::db::{BlobForm, Item};
 use crate::digest::{Digest, chain_ids};
 use crate::image::Config;
 use crate::model::{CheckRequest, Finding};
-use crate::progress::{Progress, Stage, Step};
+use crate::progress::{Progress, Stage, Step, advance};
 use crate::store::Store;
 
 impl Store {
@@ -158,7 +158,8 @@ impl Store {
                     BlobForm::Blob if row.digest == *digest => row.size,
                     _ => row.tar_size,
                 });
-                progress.report(&Step::new(Stage::Checking, digest.as_str(), 0, size));
+                let begun = Step::new(Stage::Checking, digest.as_str(), 0, size);
+                advance(progress, &begun).map_err(|error| Error::from_io(error, "check"))?;
                 if let Err(error) = self.write_blob(digest, &mut io::sink()) {
                     findings.push(Finding::new(format!("image {}", image.shown()), full(&error)));
                 }

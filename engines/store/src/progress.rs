@@ -1,11 +1,29 @@
 //! What a long operation tells of its progress.
 
-use std::fmt;
+use std::{fmt, io};
 
 /// Hears of progress. Called from several threads at once, about once for each quarter of a mebibyte.
 pub trait Progress: Send + Sync {
     /// One item got on.
     fn report(&self, step: &Step<'_>);
+
+    /// Whether the operation is to stop; asked about as often as there are reports. It then fails like any operation
+    /// that fails midway, and leaves nothing.
+    fn stopped(&self) -> bool {
+        false
+    }
+}
+
+/// Counts what was done to an item and reports it, until the operation is to stop.
+///
+/// # Errors
+/// The one with which a reader or writer then ends the operation.
+pub(crate) fn advance(progress: &dyn Progress, step: &Step<'_>) -> io::Result<()> {
+    if progress.stopped() {
+        return Err(io::Error::other("stopped by the caller"));
+    }
+    progress.report(step);
+    Ok(())
 }
 
 /// Hears of nothing.

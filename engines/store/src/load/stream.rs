@@ -15,7 +15,7 @@ use layerstack::{Error, ErrorKind, Result};
 use crate::digest::{Digest, Hasher};
 use crate::image::Compression;
 use crate::inflate::Inflate;
-use crate::progress::{Progress, Stage, Step};
+use crate::progress::{Progress, Stage, Step, advance};
 use crate::source::Member;
 
 const CHUNK: usize = 256 << 10;
@@ -77,8 +77,8 @@ pub(super) fn with_stream<T>(
     thread::scope(|scope| {
         let found = &stream.found;
         let total = member.size();
-        let report = move |done| progress.report(&Step::new(Stage::Importing, item, done, Some(total)));
-        let read = stage(scope, move |out| read(member, keep, out, report));
+        let reached = move |done| advance(progress, &Step::new(Stage::Importing, item, done, Some(total)));
+        let read = stage(scope, move |out| read(member, keep, out, reached));
         let last = match compression {
             Compression::Plain => stage(scope, move |out| {
                 // The blob is the tar: it is hashed once.
@@ -115,12 +115,16 @@ fn set(cell: &OnceLock<(Digest, u64)>, found: &Option<(Digest, u64)>) {
     }
 }
 
-fn read(mut source: Member, keep: Option<&File>, out: &SyncSender<Chunk>, report: impl Fn(u64)) {
+fn read(
+    mut source: Member,
+    keep: Option<&File>,
+    out: &SyncSender<Chunk>,
+    reached: impl Fn(u64) -> io::Result<()>,
+) {
     let mut done = 0;
-    report(done);
     loop {
         let mut chunk = vec![0; CHUNK];
-        let chunk = match source.read(&mut chunk) {
+        let chunk = match reached(done).and_then(|()| source.read(&mut chunk)) {
             Ok(0) => return,
             Ok(length) => {
                 chunk.truncate(length);
@@ -134,7 +138,6 @@ fn read(mut source: Member, keep: Option<&File>, out: &SyncSender<Chunk>, report
         if out.send(chunk).is_err() || failed {
             return;
         }
-        report(done);
     }
 }
 

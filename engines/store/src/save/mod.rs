@@ -14,7 +14,7 @@ use crate::db::{ImageRow, Item, LayerRow, ManifestRow, Resolved};
 use crate::digest::Digest;
 use crate::model::{SaveFormat, SaveRequest, SaveTarget, Saved};
 use crate::owner::random_hex;
-use crate::progress::{Progress, Stage, Step};
+use crate::progress::{Progress, Stage, Step, advance};
 use crate::store::Store;
 use sink::Sink;
 
@@ -155,7 +155,7 @@ impl Write for Counted<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let length = self.out.write(bytes)?;
         self.done += length as u64;
-        self.progress.report(&Step::new(Stage::Saving, self.item, self.done, Some(self.size)));
+        advance(self.progress, &Step::new(Stage::Saving, self.item, self.done, Some(self.size)))?;
         Ok(length)
     }
 

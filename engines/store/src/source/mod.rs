@@ -19,7 +19,7 @@ pub(crate) use plan::{ImagePlan, plan};
 use crate::image::Compression;
 use crate::inflate::Inflate;
 use crate::model::LoadSource;
-use crate::progress::{Progress, Stage, Step};
+use crate::progress::{Progress, Stage, Step, advance};
 
 /// The largest JSON document that is read: config, manifest, index. The registries' own limit for a manifest is 4 MiB
 /// (OCI distribution-spec, "Pushing Manifests"); a config may be larger.
@@ -214,7 +214,7 @@ impl Read for Counted<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.inner.read(buffer)?;
         self.done += length as u64;
-        self.progress.report(&Step::new(Stage::Reading, self.item, self.done, self.total));
+        advance(self.progress, &Step::new(Stage::Reading, self.item, self.done, self.total))?;
         Ok(length)
     }
 }
