@@ -22,22 +22,25 @@ pub(crate) fn run(args: &Args, session: &Session) -> Done {
     session.print(&roots, |out| roots.iter().try_for_each(|root| write_tree(out, root, args.no_trunc)))
 }
 
-/// Writes a layer and all that stands on it. A chain can be hundreds of layers deep, so this does not recurse, and a
-/// layer with a single child does not indent it further.
+/// Writes a layer and all that stands on it.
+///
+/// A chain can be hundreds of layers deep, so this does not recurse, and an only child stands below its parent in the
+/// same column; but what stands on a root is always indented, so that roots can be told from it.
 fn write_tree(out: &mut dyn Write, root: &LayerNode, whole: bool) -> io::Result<()> {
-    // Each entry: what stands before its line, what stands before the lines of its children, the layer.
+    // Each entry: what stands before its line, what stands before the lines below it, the layer.
     let mut waiting = vec![(String::new(), String::new(), root)];
-    while let Some((first, rest, node)) = waiting.pop() {
-        writeln!(out, "{first}{}", describe(node, whole))?;
-        match node.children.as_slice() {
-            [only] => waiting.push((rest.clone(), rest, only)),
-            children => {
-                for (index, child) in children.iter().enumerate().rev() {
-                    let (branch, below) =
-                        if index + 1 == children.len() { ("└─ ", "   ") } else { ("├─ ", "│  ") };
-                    waiting.push((format!("{rest}{branch}"), format!("{rest}{below}"), child));
-                }
-            }
+    while let Some((before, below, node)) = waiting.pop() {
+        writeln!(out, "{before}{}", describe(node, whole))?;
+        if let [only] = node.children.as_slice()
+            && !std::ptr::eq(node, root)
+        {
+            waiting.push((below.clone(), below, only));
+            continue;
+        }
+        let last = node.children.len().saturating_sub(1);
+        for (index, child) in node.children.iter().enumerate().rev() {
+            let (branch, rest) = if index == last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+            waiting.push((format!("{below}{branch}"), format!("{below}{rest}"), child));
         }
     }
     Ok(())
