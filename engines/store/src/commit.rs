@@ -87,6 +87,7 @@ impl Store {
             let manifest = written_manifest(&id, config.len(), &brought)?;
             let new =
                 new_image(ImageRow { id: id.clone(), config }, manifest, &chain, &diff_ids, brought, names);
+            layerstack::kill_point!("store.commit.brought");
             self.database.write(|tx| tx.add_image(&new))?;
             Ok(id)
         })?;

@@ -47,6 +47,7 @@ impl Store {
                 return Err(self.missing_layer(&top));
             }
             self.layers.create(&id, Some(&top), &request.options)?;
+            layerstack::kill_point!("store.container.made");
             self.database.write(|tx| {
                 tx.add_container(&ContainerRow {
                     id: id.clone(),
@@ -216,6 +217,7 @@ impl Store {
                     return Err(error);
                 }
             }
+            layerstack::kill_point!("store.container.removed");
             self.database.write(|tx| {
                 tx.delete_container(&row.id)?;
                 tx.forget(&layer)?;

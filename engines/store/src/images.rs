@@ -141,6 +141,7 @@ impl Store {
                 }
                 Ok((RemovedImage { untagged: names, deleted: Some(image.id), layers: Vec::new() }, items))
             })?;
+            layerstack::kill_point!("store.image.deleted");
             let gone = self.collect(owner, &items)?;
             Ok(RemovedImage { layers: layers_of(gone), ..removed })
         })

@@ -2,6 +2,8 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
+use layerstack::{Error, ErrorKind};
+
 use crate::image::Compression;
 
 /// The window through which compressed bytes are read.
@@ -44,10 +46,23 @@ impl<R: Read> Read for Inflate<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(source) => source.read(buffer),
-            Self::Gzip(source) => source.read(buffer),
-            Self::Zstd(source) => source.read(buffer),
+            Self::Gzip(source) => source.read(buffer).map_err(damaged),
+            Self::Zstd(source) => source.read(buffer).map_err(damaged),
         }
     }
+}
+
+/// An error of the decompressor. What went wrong in reading its source stays what it is.
+fn damaged(error: io::Error) -> io::Error {
+    let from_source = error.raw_os_error().is_some()
+        || error.kind() == io::ErrorKind::Interrupted
+        || error.get_ref().is_some_and(|inner| inner.is::<Error>());
+    if from_source {
+        return error;
+    }
+    Error::new(ErrorKind::InvalidInput, "the compressed data are damaged or cut off")
+        .with_source(error)
+        .into()
 }
 
 #[cfg(test)]

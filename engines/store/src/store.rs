@@ -197,6 +197,7 @@ impl Store {
         let mut first_error = None;
         for (_, item) in ordered {
             let result = self.remove_item(&item);
+            layerstack::kill_point!("store.garbage.removed");
             self.database.write(|tx| {
                 if result.is_ok() {
                     tx.forget(&item)?;

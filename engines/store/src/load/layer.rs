@@ -62,16 +62,19 @@ impl Store {
         let mut present = self.layers.contains(wanted.layer)?;
         if !present {
             self.claim_making(owner, &item)?;
+            layerstack::kill_point!("store.layer.claimed");
             // Another process may have made it while this one waited.
             present = self.layers.contains(wanted.layer)?;
         }
         let brought = self.bring_claimed(owner, wanted, present, progress);
         self.database.write(|tx| tx.release_work(owner.name(), &item))?;
-        brought.map_err(
-            |error| {
-                if error.path().is_some() { error } else { error.with_path(wanted.member.name()) }
-            },
-        )
+        brought.map_err(|error| match error.path() {
+            None => error.with_path(wanted.member.name()),
+            // It names an entry of the layer; which layer of the archive it is has to be said too.
+            Some(_) => Error::new(error.kind(), "the layer cannot be unpacked")
+                .with_path(wanted.member.name())
+                .with_source(error),
+        })
     }
 
     fn bring_claimed(
@@ -138,6 +141,7 @@ impl Store {
             Some(_) => None,
             None => {
                 let kept = self.kept.adopt(&temporary, &digests.blob, form)?;
+                layerstack::kill_point!("store.blob.kept");
                 let Digests { blob, blob_size, tar, tar_size } = digests.clone();
                 Some(BlobRow { digest: blob, diff_id: tar, size: blob_size, tar_size, form, kept })
             }

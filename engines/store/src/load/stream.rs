@@ -179,7 +179,6 @@ fn inflate(source: Receiver<Chunk>, out: &SyncSender<Chunk>) {
         }
     };
     if let Err(error) = run() {
-        let error = io::Error::new(error.kind(), format!("the compressed data are damaged: {error}"));
         // Nobody listens any more: then the error is no longer of interest.
         let _ = out.send(Err(error));
     }
