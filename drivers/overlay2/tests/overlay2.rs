@@ -560,3 +560,40 @@ fn create_with(driver: &Overlay2, name: &str, options: &[&str]) {
     let options = Options::parse(options).unwrap();
     driver.create(&NewLayer::new(&id(name), None, &options)).unwrap();
 }
+
+#[test]
+fn a_new_directory_in_place_of_another_is_a_subtree() {
+    let scratch = Scratch::new();
+    let driver = scratch.open(&[]);
+    create(&driver, "base", None);
+    fs::create_dir_all(scratch.home().join("base/diff/directory/in")).unwrap();
+    create(&driver, "top", Some("base"));
+    mounted(&driver, "top", Access::ReadWrite, |root| {
+        fs::remove_dir_all(root.join("directory")).unwrap();
+        fs::create_dir(root.join("directory")).unwrap();
+    });
+    assert_eq!(
+        candidates(&driver, "top"),
+        [(String::new(), Scope::Entry), ("directory".to_owned(), Scope::Subtree)]
+    );
+}
+
+#[test]
+fn it_works_in_a_user_namespace() {
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact"])
+        .args([
+            "a_new_directory_in_place_of_another_is_a_subtree",
+            "a_volatile_layer_is_lost_with_the_boot_and_only_then",
+            "deletions_are_whiteouts_in_the_upper_directory",
+            "the_longest_chain_mounts_and_one_more_layer_is_refused",
+            "the_probe_leaves_nothing_and_names_what_does_not_work",
+        ])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("5 passed"), "{text}");
+}
