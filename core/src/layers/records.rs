@@ -226,8 +226,7 @@ impl Records {
 
     /// Replaces the record of a layer that is held alone.
     pub(super) fn replace(&self, layer: &Layer, durable: bool) -> Result<()> {
-        // A name with a dot first is no layer's.
-        let new = format!(".{}", layer.id);
+        let new = replacement(&layer.id);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
         rustix::fs::openat(&self.layers, &new, flags, Mode::from_raw_mode(0o600))
             .and_then(|file| {
@@ -264,6 +263,9 @@ impl Records {
             // Fails while the parent has other children.
             let _ = rustix::fs::unlinkat(&self.children, parent.as_str(), AtFlags::REMOVEDIR);
         }
+        // What a process left that was killed while it replaced the record.
+        unlink(&self.layers, &replacement(id))
+            .map_err(|errno| self.fail(errno, "forget the record", "layers"))?;
         unlink(&self.pending, id.as_str()).map_err(|errno| self.fail(errno, "forget the record", "pending"))
     }
 
@@ -411,6 +413,11 @@ impl Records {
     pub(super) fn fail(&self, errno: Errno, what: &str, name: &str) -> Error {
         Error::from_errno(errno, what).with_path(self.path.join(name))
     }
+}
+
+/// The name under which a layer's new record lies until it replaces the old one. With a dot first it is no layer's.
+fn replacement(id: &LayerId) -> String {
+    format!(".{id}")
 }
 
 fn exists(directory: &OwnedFd, id: &LayerId) -> Result<bool, Errno> {

@@ -3,7 +3,6 @@
 
 mod fidelity;
 mod hostile;
-mod random;
 mod rules;
 
 use std::os::fd::OwnedFd;
