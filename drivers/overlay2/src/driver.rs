@@ -252,6 +252,10 @@ impl Driver for Overlay2 {
 
     fn inspect(&self, id: &LayerId) -> Result<BTreeMap<String, String>> {
         let layer = self.home.layer(id)?;
+        if layer.enter("diff")?.is_none() {
+            return Err(Error::new(ErrorKind::Corrupt, "the directory of the layer's files is missing")
+                .with_path(layer.path().join("diff")));
+        }
         let shown = |name: &str| layer.path().join(name).display().to_string();
         let mut pieces = BTreeMap::from([
             ("MergedDir".to_owned(), shown("merged")),

@@ -1,14 +1,15 @@
 //! Finding out whether overlayfs works on this host, in the place where the home is to be.
 
+use std::ffi::OsStr;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use layerstack_core::fs::{FileSystemType, remove_tree};
 use layerstack_core::mount::{Access, MountOption, MountPlan, attach_detached};
 use layerstack_core::registry::OpenRequest;
 use layerstack_core::{Error, ErrorKind, Result};
-use rustix::fs::{AtFlags, FileType};
+use rustix::fs::{AtFlags, FileType, FlockOperation};
 
 use crate::options::Settings;
 use crate::sys::Directory;
@@ -83,29 +84,44 @@ fn unavailable(message: String) -> Error {
     Error::new(ErrorKind::Unavailable, message)
 }
 
-/// A directory that goes with all it holds.
+/// The directory in which the probe works. One process has it at a time, and it goes with all it holds.
 struct Scratch {
+    /// Locked as long as it is open, so that what lies in it is of this probe or of a process that was killed.
     directory: Directory,
     parent: PathBuf,
-    name: String,
 }
 
 impl Scratch {
+    /// With a dot first it is no layer's.
+    const NAME: &str = ".layerstack-probe";
+
     fn new(parent: &Path) -> Result<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!(".layerstack-probe-{}-{number}", std::process::id());
         let above = Directory::open(parent)?;
-        above.make(&name, 0o700)?;
-        let directory = Directory::open(&parent.join(&name))?;
-        Ok(Self { directory, parent: parent.to_owned(), name })
+        let directory = loop {
+            above.make_if_absent(Self::NAME, 0o700)?;
+            let Some(directory) = above.enter(Self::NAME)? else { continue };
+            let failed = |errno| Error::from_errno(errno, "lock").with_path(directory.path());
+            rustix::io::retry_on_intr(|| rustix::fs::flock(&directory, FlockOperation::LockExclusive))
+                .map_err(failed)?;
+            // Whoever had it before has removed it, and another may have made it anew.
+            let opened = rustix::fs::fstat(&directory).map_err(failed)?;
+            if above.stat(Self::NAME)?.is_some_and(|named| named.st_ino == opened.st_ino) {
+                break directory;
+            }
+        };
+        let scratch = Self { directory, parent: parent.to_owned() };
+        for (name, _) in scratch.directory.entries()? {
+            let name = OsStr::from_bytes(name.to_bytes());
+            remove_tree(&scratch.directory, name, scratch.directory.path())?;
+        }
+        Ok(scratch)
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
         let removed = Directory::open(&self.parent)
-            .and_then(|above| remove_tree(&above, self.name.as_ref(), &self.parent));
+            .and_then(|above| remove_tree(&above, Self::NAME.as_ref(), &self.parent));
         if let Err(error) = removed {
             tracing::warn!(?error, "what the probe made could not be removed");
         }
