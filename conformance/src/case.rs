@@ -15,6 +15,9 @@ pub struct Case {
     /// The name of the function.
     pub name: &'static str,
     pub(crate) source: &'static str,
+    /// Whether it starts processes, so that no other case may run beside it: a process that is just being started
+    /// holds what its parent has open, and a mount in which something is open cannot be taken away.
+    pub(crate) alone: bool,
     pub(crate) run: fn(&Scene) -> Verdict,
 }
 
@@ -136,21 +139,31 @@ macro_rules! check_eq {
     };
 }
 
-/// The cases of a module, by the names of their functions: `cases!("create.rs": first, second);`.
+/// The cases of a module, by the names of their functions: `cases!("create.rs": first, second; alone: third);`, where
+/// those that start processes stand behind `alone`.
 macro_rules! cases {
-    ($file:literal: $($name:ident),+ $(,)?) => {
+    ($file:literal: $($name:ident),* $(,)? $(; alone: $($process:ident),+ $(,)?)?) => {
         pub(crate) const CASES: &[$crate::case::Case] = &[
-            $($crate::case::Case {
-                group: $crate::case::group($file),
-                name: stringify!($name),
-                source: include_str!($file),
-                run: $name,
-            }),+
+            $($crate::case::case!($file, $name, false),)*
+            $($($crate::case::case!($file, $process, true),)+)?
         ];
     };
 }
 
-pub(crate) use {cases, check, check_eq};
+/// One of the [`cases`].
+macro_rules! case {
+    ($file:literal, $name:ident, $alone:literal) => {
+        $crate::case::Case {
+            group: $crate::case::group($file),
+            name: stringify!($name),
+            source: include_str!($file),
+            alone: $alone,
+            run: $name,
+        }
+    };
+}
+
+pub(crate) use {case, cases, check, check_eq};
 
 /// A group's name: that of its file, without the ending.
 pub(crate) const fn group(file: &'static str) -> &'static str {
@@ -167,7 +180,7 @@ mod tests {
     #[test]
     fn the_clause_is_the_doc_comment() {
         let source = "use x;\n\n/// One thing\n/// holds.\nfn one(scene: &Scene) -> Verdict {\n}\n\n/// Another.\nfn other(scene: &Scene) -> Verdict {\n}\n";
-        let case = |name| Case { group: group("create.rs"), name, source, run: |_| Ok(()) };
+        let case = |name| Case { group: group("create.rs"), name, source, alone: false, run: |_| Ok(()) };
         assert_eq!(case("one").clause(), "One thing holds.");
         assert_eq!(case("other").clause(), "Another.");
         assert_eq!(case("one").full_name(), "create::one");

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 
-use layerstack_core::layers::{Config, MountRequest};
+use layerstack_core::layers::{Base, Config, MountRequest};
 use layerstack_core::options::Options;
 use layerstack_core::{Error, LayerId, Result};
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,10 @@ const VARIABLE: &str = "LAYERSTACK_CONFORMANCE_ERRAND";
 pub enum Step {
     /// `create`
     Create(LayerId, Option<LayerId>),
+    /// `import` from a file.
+    Import(LayerId, Option<LayerId>, PathBuf),
+    /// `apply` from a file.
+    Apply(LayerId, PathBuf),
     /// `seal`
     Seal(LayerId),
     /// `remove`
@@ -34,6 +38,8 @@ pub enum Step {
     Hold(LayerId),
     /// Mounts a layer, writes a file of this length in it, unmounts.
     Write(LayerId, usize),
+    /// `diff` to nowhere.
+    Diff(LayerId),
 }
 
 /// What became of a [`Step`].
@@ -50,6 +56,8 @@ pub enum Done {
 pub struct Errand {
     orders: Orders,
     kill: Vec<(&'static str, String)>,
+    /// Whether no other case runs meanwhile.
+    alone: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -60,9 +68,9 @@ struct Orders {
 }
 
 impl Errand {
-    pub(crate) fn new(driver: &str, root: &Path, steps: Vec<Step>) -> Self {
+    pub(crate) fn new(driver: &str, root: &Path, steps: Vec<Step>, alone: bool) -> Self {
         let orders = Orders { driver: driver.to_owned(), root: root.to_owned(), steps };
-        Self { orders, kill: Vec::new() }
+        Self { orders, kill: Vec::new(), alone }
     }
 
     /// Kills itself at the nth pass, from 1, of a kill point.
@@ -84,6 +92,9 @@ impl Errand {
     /// # Errors
     /// Where it cannot be started.
     pub fn start(self) -> Verdict<Running> {
+        if !self.alone {
+            return Err(Stop::failed("a case that starts processes has to be listed behind `alone`"));
+        }
         let orders = serde_json::to_string(&self.orders).map_err(Stop::failed)?;
         let child = Command::new(std::env::current_exe()?)
             .env(VARIABLE, orders)
@@ -206,8 +217,15 @@ fn serve_orders(suite: &Suite, orders: &Orders) -> Result<()> {
 }
 
 fn perform(layers: &dyn Subject, step: &Step) -> Result<()> {
+    let open = |path: &Path| {
+        std::fs::File::open(path).map_err(|error| Error::from_io(error, "open the tar").with_path(path))
+    };
     match step {
         Step::Create(id, parent) => layers.create(id, parent.as_ref(), &Options::new()),
+        Step::Import(id, parent, tar) => {
+            layers.import(id, parent.as_ref(), &mut open(tar)?, &mut |_| Ok(())).map(drop)
+        }
+        Step::Apply(id, tar) => layers.apply(id, &mut open(tar)?).map(drop),
         Step::Seal(id) => layers.seal(id),
         Step::Remove(id) => layers.remove(id),
         Step::Mount(id) => layers.mount(id, &MountRequest::default().persistent()).map(drop),
@@ -230,5 +248,6 @@ fn perform(layers: &dyn Subject, step: &Step) -> Result<()> {
             mount.unmount()?;
             written
         }
+        Step::Diff(id) => layers.diff(id, Base::Parent, &mut std::io::sink()).map(drop),
     }
 }

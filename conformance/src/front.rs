@@ -1,16 +1,19 @@
 //! The front of core as the subject of the suite.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::path::Path;
 
+use layerstack_core::apply::{Applied, ApplyRequest};
 use layerstack_core::capability::Capabilities;
+use layerstack_core::diff::{Change, DiffSummary};
 use layerstack_core::driver::Usage;
-use layerstack_core::layers::{Finding, MountInfo, MountRequest, Recovered, Status, View};
+use layerstack_core::layers::{Base, Finding, MountInfo, MountRequest, Recovered, Status, View};
 use layerstack_core::mount::{Access, MountPlan};
 use layerstack_core::options::Options;
 use layerstack_core::{Layer, LayerId, Layers, Result};
 
-use crate::subject::{Mounted, Subject};
+use crate::subject::{Mounted, Subject, Verify};
 
 impl Subject for Layers {
     fn root(&self) -> &Path {
@@ -47,6 +50,20 @@ impl Subject for Layers {
 
     fn seal(&self, id: &LayerId) -> Result<()> {
         self.seal(id)
+    }
+
+    fn apply(&self, id: &LayerId, tar: &mut dyn Read) -> Result<Applied> {
+        self.apply(id, tar, ApplyRequest::default())
+    }
+
+    fn import(
+        &self,
+        id: &LayerId,
+        parent: Option<&LayerId>,
+        tar: &mut dyn Read,
+        verify: &mut Verify<'_>,
+    ) -> Result<Applied> {
+        self.import_verified(id, parent, &Options::new(), tar, ApplyRequest::default(), verify)
     }
 
     fn remove(&self, id: &LayerId) -> Result<()> {
@@ -87,6 +104,14 @@ impl Subject for Layers {
 
     fn unmount(&self, id: &LayerId, target: Option<&Path>) -> Result<()> {
         self.unmount(id, target)
+    }
+
+    fn changes(&self, id: &LayerId, base: Base<'_>) -> Result<Vec<Change>> {
+        self.changes(id, base)
+    }
+
+    fn diff(&self, id: &LayerId, base: Base<'_>, out: &mut dyn Write) -> Result<DiffSummary> {
+        self.diff(id, base, out)
     }
 
     fn tree(&self, id: &LayerId) -> Result<View<'_>> {

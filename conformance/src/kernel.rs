@@ -108,6 +108,28 @@ pub fn free_bytes(path: &Path) -> Verdict<u64> {
     Ok(stat.f_bavail * stat.f_frsize)
 }
 
+/// The most memory that this process has used so far, in KiB (`VmHWM` of proc_pid_status(5)).
+///
+/// # Errors
+/// Where the kernel does not tell.
+pub fn peak_memory() -> Verdict<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse().map_err(Stop::failed)
+}
+
+/// Fails the case where much more memory than `mebibytes` was used since [`peak_memory`] was `before`. Other cases run
+/// in this process too, and 100 MiB are theirs; what must not be used is more than that by far.
+///
+/// # Errors
+/// Where it was.
+#[track_caller]
+pub fn memory_stayed_below(before: u64, mebibytes: u64) -> Verdict {
+    let taken = peak_memory()?.saturating_sub(before) >> 10;
+    crate::case::check!(taken < mebibytes + 100, "{taken} MiB more were in use");
+    Ok(())
+}
+
 /// Whether this process may mount: bit 21, `CAP_SYS_ADMIN` (capabilities(7)), of its effective set.
 #[must_use]
 pub(crate) fn may_mount() -> bool {

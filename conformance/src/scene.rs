@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
-use layerstack_core::layers::{Config, MountRequest};
+use layerstack_core::layers::{Base, Config, MountRequest};
 use layerstack_core::options::Options;
 use layerstack_core::registry::Registration;
 use layerstack_core::{LayerId, Result};
@@ -22,15 +22,17 @@ use crate::suite::Stage;
 pub struct Scene {
     pub(crate) stage: Arc<Stage>,
     directory: PathBuf,
+    /// Whether no other case runs meanwhile.
+    alone: bool,
 }
 
 impl Scene {
     /// A fresh place named `name` in `store`.
-    pub(crate) fn new(stage: Arc<Stage>, store: &Path, name: &str) -> Verdict<Self> {
+    pub(crate) fn new(stage: Arc<Stage>, store: &Path, name: &str, alone: bool) -> Verdict<Self> {
         let directory = store.join(name);
         fs::create_dir(&directory)?;
         fs::create_dir(directory.join("work"))?;
-        Ok(Self { stage, directory })
+        Ok(Self { stage, directory, alone })
     }
 
     /// The directory that [`Scene::open`] opens. Absent until then.
@@ -74,26 +76,32 @@ impl Scene {
         Config::new().with_driver(self.stage.suite.registration.name)
     }
 
-    /// A second place, on the small store.
+    /// Does something in a second place, on the small store, which is one case's at a time.
     ///
     /// # Errors
-    /// `NotRun` where there is no small store.
-    pub fn on_small_store(&self) -> Verdict<Self> {
+    /// `NotRun` where there is no small store; else what `work` gives.
+    pub fn on_small_store(&self, work: impl FnOnce(&Self) -> Verdict) -> Verdict {
         let Some(small) = &self.stage.small else {
             return Err(Stop::not_run(
                 "no small store: set LAYERSTACK_CONFORMANCE_SMALL_STORE to a mounted file system of about 64 MiB \
                  (cargo xtask conformance makes one)",
             ));
         };
+        let _turn = self.stage.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let name = self.directory.file_name().unwrap_or_default();
-        Self::new(self.stage.clone(), small, &name.to_string_lossy())
+        let scene = Self::new(self.stage.clone(), small, &name.to_string_lossy(), self.alone)?;
+        let done = work(&scene).map_err(|stop| match stop {
+            Stop::Failed(what) => Stop::Failed(format!("{what}\n    {}", scene.dump())),
+            other @ Stop::NotRun(_) => other,
+        });
+        done.and(scene.clear())
     }
 
     /// A process that opens the root, does the steps and reports on each.
     #[must_use]
     pub fn errand(&self, steps: impl IntoIterator<Item = Step>) -> Errand {
         let driver = self.stage.suite.registration.name;
-        Errand::new(driver, &self.root(), steps.into_iter().collect())
+        Errand::new(driver, &self.root(), steps.into_iter().collect(), self.alone)
     }
 
     /// Every name below the root with its type, mounts included: what an operation that fails must leave as it
@@ -251,6 +259,14 @@ pub fn sealed(
     Ok(layers.seal(&id(name))?)
 }
 
+/// Makes a sealed layer from a tar.
+///
+/// # Errors
+/// Where importing fails.
+pub fn import(layers: &dyn Subject, name: &str, parent: Option<&str>, mut tar: &[u8]) -> Result<()> {
+    layers.import(&id(name), parent.map(id).as_ref(), &mut tar, &mut |_| Ok(())).map(drop)
+}
+
 /// The tree of a layer as a mount shows it.
 ///
 /// # Errors
@@ -261,6 +277,24 @@ pub fn snapshot(layers: &dyn Subject, name: &str) -> Verdict<Snapshot> {
     let seen = Snapshot::read(mount.target());
     mount.unmount()?;
     seen
+}
+
+/// The diff of a layer against its parent.
+///
+/// # Errors
+/// As the front's `diff`.
+pub fn diff(layers: &dyn Subject, name: &str) -> Result<Vec<u8>> {
+    let mut tar = Vec::new();
+    layers.diff(&id(name), Base::Parent, &mut tar)?;
+    Ok(tar)
+}
+
+/// What changed in a layer against its parent, as `docker diff` prints it.
+///
+/// # Errors
+/// As the front's `changes`.
+pub fn changes(layers: &dyn Subject, name: &str) -> Result<Vec<String>> {
+    Ok(layers.changes(&id(name), Base::Parent)?.iter().map(ToString::to_string).collect())
 }
 
 /// Fails the case where the front finds that something does not agree.

@@ -3,11 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::{Read, Write};
 use std::path::Path;
 
+use layerstack_core::apply::Applied;
 use layerstack_core::capability::Capabilities;
+use layerstack_core::diff::{Change, DiffSummary};
 use layerstack_core::driver::Usage;
-use layerstack_core::layers::{Finding, MountInfo, MountRequest, Recovered, Status, View};
+use layerstack_core::layers::{Base, Finding, MountInfo, MountRequest, Recovered, Status, View};
 use layerstack_core::mount::{Access, MountPlan};
 use layerstack_core::options::Options;
 use layerstack_core::{Layer, LayerId, Result};
@@ -25,6 +28,14 @@ pub trait Subject: Send + Sync + fmt::Debug {
     fn id(&self, text: &str) -> Result<LayerId>;
     fn create(&self, id: &LayerId, parent: Option<&LayerId>, options: &Options) -> Result<()>;
     fn seal(&self, id: &LayerId) -> Result<()>;
+    fn apply(&self, id: &LayerId, tar: &mut dyn Read) -> Result<Applied>;
+    fn import(
+        &self,
+        id: &LayerId,
+        parent: Option<&LayerId>,
+        tar: &mut dyn Read,
+        verify: &mut Verify<'_>,
+    ) -> Result<Applied>;
     fn remove(&self, id: &LayerId) -> Result<()>;
     fn layer(&self, id: &LayerId) -> Result<Layer>;
     fn contains(&self, id: &LayerId) -> Result<bool>;
@@ -35,11 +46,16 @@ pub trait Subject: Send + Sync + fmt::Debug {
     fn mount(&self, id: &LayerId, request: &MountRequest) -> Result<Box<dyn Mounted + '_>>;
     fn mounts(&self, id: Option<&LayerId>) -> Result<Vec<MountInfo>>;
     fn unmount(&self, id: &LayerId, target: Option<&Path>) -> Result<()>;
+    fn changes(&self, id: &LayerId, base: Base<'_>) -> Result<Vec<Change>>;
+    fn diff(&self, id: &LayerId, base: Base<'_>, out: &mut dyn Write) -> Result<DiffSummary>;
     fn tree(&self, id: &LayerId) -> Result<View<'_>>;
     fn usage(&self, id: &LayerId) -> Result<Usage>;
     fn inspect(&self, id: &LayerId) -> Result<BTreeMap<String, String>>;
     fn check(&self) -> Result<Vec<Finding>>;
 }
+
+/// What [`Subject::import`] calls before the layer becomes visible: `Layers::import_verified`.
+pub type Verify<'a> = dyn FnMut(&Applied) -> Result<()> + 'a;
 
 /// A mount that [`Subject::mount`] made; dropping it unmounts, unless it was asked to be persistent.
 pub trait Mounted: Send + fmt::Debug {

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
 use std::time::{Duration, Instant};
 
 use layerstack_core::layers::{Config, Layers};
@@ -94,7 +94,11 @@ fn open_layers(
 pub(crate) struct Stage {
     pub(crate) suite: Suite,
     pub(crate) small: Option<PathBuf>,
+    /// Held by the case that uses the small store.
+    pub(crate) turn: Mutex<()>,
     store: PathBuf,
+    /// Held alone by a case that starts processes, shared by all others.
+    floor: RwLock<()>,
     /// Holds the store where nobody named one.
     _scratch: Option<tempfile::TempDir>,
     /// Why no case can run.
@@ -142,6 +146,8 @@ impl Stage {
         Ok(Self {
             suite,
             small: variable("LAYERSTACK_CONFORMANCE_SMALL_STORE"),
+            turn: Mutex::new(()),
+            floor: RwLock::new(()),
             store,
             _scratch: scratch,
             unavailable,
@@ -159,7 +165,7 @@ impl Stage {
     fn scene(self: &Arc<Self>, case: &Case) -> Verdict<Scene> {
         let count = self.count.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}-{count}-{}", std::process::id(), case.group);
-        Scene::new(self.clone(), &self.store, &name)
+        Scene::new(self.clone(), &self.store, &name, case.alone)
     }
 
     fn write_report(&self, case: &Case, verdict: &Verdict, seconds: f64) {
@@ -204,6 +210,17 @@ fn trial(stage: &Arc<Stage>, case: &'static Case) -> Trial {
 
 /// Runs a case on a thread of its own, so that one that panics or never ends is a failed case and no more.
 fn run(stage: &Arc<Stage>, case: &'static Case) -> Verdict {
+    let (shared, alone) = if case.alone {
+        (None, Some(stage.floor.write().unwrap_or_else(PoisonError::into_inner)))
+    } else {
+        (Some(stage.floor.read().unwrap_or_else(PoisonError::into_inner)), None)
+    };
+    let verdict = run_on_the_floor(stage, case);
+    drop((shared, alone));
+    verdict
+}
+
+fn run_on_the_floor(stage: &Arc<Stage>, case: &'static Case) -> Verdict {
     let scene = Arc::new(stage.scene(case)?);
     let (sender, receiver) = mpsc::channel();
     let inner = scene.clone();

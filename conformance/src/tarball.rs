@@ -344,12 +344,13 @@ fn records(mut body: &[u8]) -> Verdict<BTreeMap<String, Vec<u8>>> {
     Ok(found)
 }
 
-/// The names in a tar, in order, without the slash that ends a directory's.
+/// The names in a tar, in order, without the slash that ends a directory's, and without the root's own entry, which
+/// is there where its time or its mode changed.
 ///
 /// # Errors
 /// As [`entries`].
 pub fn names(tar: &[u8]) -> Verdict<Vec<String>> {
-    Ok(entries(tar)?.iter().map(Found::text).collect())
+    Ok(entries(tar)?.iter().map(Found::text).filter(|name| name != ".").collect())
 }
 
 #[cfg(test)]

@@ -70,7 +70,11 @@ fn entries_become_files(scene: &Scene) -> Verdict {
     check_eq!(seen("d/f"), Some((0o4711, (3, 70_000), (1_100_000_000, 999_999_999))), "the file");
     check_eq!(file(&tree, "d/f"), content("content"), "its content");
     check_eq!(seen("d/s").map(|seen| seen.1), Some((5, 6)), "the owner of the symbolic link");
-    check_eq!(tree.get("d/s").map(|node| &node.kind), Some(&Kind::Symlink(b"../nowhere".to_vec())), "the link");
+    check_eq!(
+        tree.get("d/s").map(|node| &node.kind),
+        Some(&Kind::Symlink(b"../nowhere".to_vec())),
+        "the link"
+    );
     check_eq!(seen("p").map(|seen| seen.0), Some(0o622), "the mode of the pipe");
     check!(tree.get("d/h").is_some_and(|node| node.same_as.is_some()), "the two names are not one file");
     check_eq!(tree.paths().len(), 5, "the number of files");
@@ -94,10 +98,10 @@ fn an_imported_layer_is_sealed_and_in_its_place(scene: &Scene) -> Verdict {
 fn a_tar_without_entries_is_an_empty_layer(scene: &Scene) -> Verdict {
     let layers = scene.open()?;
     import(&*layers, "base", None, &Tarball::of([Item::file("a", "1")]))?;
-    import(&*layers, "empty", Some("base"), &Tarball::new().end())?;
-    check_eq!(changes(&*layers, "empty")?, Vec::<String>::new(), "its changes");
+    import(&*layers, "nothing", Some("base"), &Tarball::new().end())?;
+    check_eq!(changes(&*layers, "nothing")?, Vec::<String>::new(), "its changes");
     let base = snapshot(&*layers, "base")?;
-    snapshot(&*layers, "empty")?.must_equal(&base, "a layer that changes nothing")
+    snapshot(&*layers, "nothing")?.must_equal(&base, "a layer that changes nothing")
 }
 
 /// Apply streams: it takes what a reader gives, however little at a time, and reads to the end.
@@ -188,7 +192,10 @@ fn a_whiteout_does_not_remove_what_its_own_tar_adds(scene: &Scene) -> Verdict {
         import(&*layers, name, Some("base"), &Tarball::of(items))?;
         let tree = snapshot(&*layers, name)?;
         check_eq!(file(&tree, "etc/init/own"), content("own"), "the tar's own file, the whiteout {name} it");
-        check!(tree.get("etc/init/one").is_none(), "the parent's file is there, the whiteout {name} the directory");
+        check!(
+            tree.get("etc/init/one").is_none(),
+            "the parent's file is there, the whiteout {name} the directory"
+        );
     }
     Ok(())
 }
@@ -197,7 +204,8 @@ fn a_whiteout_does_not_remove_what_its_own_tar_adds(scene: &Scene) -> Verdict {
 fn a_whiteout_of_what_is_not_there_does_nothing(scene: &Scene) -> Verdict {
     let layers = scene.open()?;
     sealed(&*layers, "base", None, files::sample)?;
-    let marks = [Item::file(".wh.missing", ""), Item::file("etc/.wh.missing", ""), Item::file("etc/new", "n")];
+    let marks =
+        [Item::file(".wh.missing", ""), Item::file("etc/.wh.missing", ""), Item::file("etc/new", "n")];
     import(&*layers, "top", Some("base"), &Tarball::of(marks))?;
     check_eq!(changes(&*layers, "top")?, ["C /etc", "A /etc/new"], "the changes");
     let tree = snapshot(&*layers, "top")?;
@@ -212,10 +220,16 @@ fn an_opaque_directory_hides_the_parents_files(scene: &Scene) -> Verdict {
     let layers = scene.open()?;
     sealed(&*layers, "base", None, files::sample)?;
     sealed(&*layers, "middle", Some("base"), |root| write(&root.join("etc/init/three"), "3"))?;
-    let tar = Tarball::of([Item::directory("etc"), Item::file("etc/.wh..wh..opq", ""), Item::file("etc/new", "n")]);
+    let tar =
+        Tarball::of([Item::directory("etc"), Item::file("etc/.wh..wh..opq", ""), Item::file("etc/new", "n")]);
     import(&*layers, "top", Some("middle"), &tar)?;
     let tree = snapshot(&*layers, "top")?;
-    let etc: Vec<_> = tree.paths().iter().filter(|path| path.starts_with("etc")).map(|path| path.display().to_string()).collect();
+    let etc: Vec<_> = tree
+        .paths()
+        .iter()
+        .filter(|path| path.starts_with("etc"))
+        .map(|path| path.display().to_string())
+        .collect();
     check_eq!(etc, ["etc", "etc/new"], "what is in the directory");
     let listed = ["C /etc", "D /etc/init", "A /etc/new", "D /etc/passwd"];
     check_eq!(changes(&*layers, "top")?, listed, "the changes");
@@ -234,7 +248,12 @@ fn an_opaque_directory_shows_its_own_tars_files_in_any_order(scene: &Scene) -> V
     ]);
     import(&*layers, "top", Some("base"), &tar)?;
     let tree = snapshot(&*layers, "top")?;
-    let etc: Vec<_> = tree.paths().iter().filter(|path| path.starts_with("etc")).map(|path| path.display().to_string()).collect();
+    let etc: Vec<_> = tree
+        .paths()
+        .iter()
+        .filter(|path| path.starts_with("etc"))
+        .map(|path| path.display().to_string())
+        .collect();
     check_eq!(etc, ["etc", "etc/init", "etc/init/own", "etc/late", "etc/new"], "what is in the directory");
     Ok(())
 }
@@ -272,7 +291,12 @@ fn another_kind_of_file_replaces_what_was_there(scene: &Scene) -> Verdict {
     check_eq!(left, ["bin", "empty", "empty/in", "etc", "tmp", "usr"], "the files");
     check_eq!(file(&tree, "etc"), content("was a directory"), "the file");
     // A directory where a lower layer has a file, and one more layer below that has a directory.
-    import(&*layers, "next", Some("top"), &Tarball::of([Item::directory("etc"), Item::file("etc/new", "n")]))?;
+    import(
+        &*layers,
+        "next",
+        Some("top"),
+        &Tarball::of([Item::directory("etc"), Item::file("etc/new", "n")]),
+    )?;
     let tree = snapshot(&*layers, "next")?;
     let etc = tree.paths().iter().filter(|path| path.starts_with("etc")).count();
     check_eq!(etc, 2, "the number of paths in a directory that shadows a file");
@@ -352,7 +376,10 @@ fn a_hardlink_to_the_parents_file_is_one_file(scene: &Scene) -> Verdict {
     import(&*layers, "top", Some("base"), &tar)?;
     let (base, tree) = (snapshot(&*layers, "base")?, snapshot(&*layers, "top")?);
     check_eq!(file(&tree, "etc/other"), content("root:x:0:0\n"), "the new name's content");
-    check!(tree.get("etc/passwd").is_some_and(|node| node.same_as.is_some()), "the two names are not one file");
+    check!(
+        tree.get("etc/passwd").is_some_and(|node| node.same_as.is_some()),
+        "the two names are not one file"
+    );
     let seen = |tree: &Snapshot| tree.get("etc/passwd").map(|node| (node.mode, node.owner, node.mtime));
     check_eq!(seen(&tree), seen(&base), "the old name's metadata");
     Ok(())
@@ -431,7 +458,10 @@ fn an_imported_layer_is_absent_after_a_failure(scene: &Scene) -> Verdict {
     let tar = Tarball::new().item(Item::file("a", "x")).item(Item::file("b", "y")).unfinished();
     let cut = layers.import(&id("layer"), Some(&id("base")), &mut Breaking(&tar), &mut |_| Ok(()));
     let error = cut.err().ok_or_else(|| Stop::failed("the import succeeded"))?;
-    check!(format!("{error:?}").contains("the line went dead"), "the error does not give its cause: {error:?}");
+    check!(
+        format!("{error:?}").contains("the line went dead"),
+        "the error does not give its cause: {error:?}"
+    );
     check!(!layers.contains(&id("layer"))?, "the layer is there");
     scene.must_have(&before)?;
     Ok(import(&*layers, "layer", Some("base"), &Tarball::of([Item::file("a", "x")]))?)
@@ -447,7 +477,10 @@ fn an_imported_layer_is_absent_where_it_is_not_verified(scene: &Scene) -> Verdic
         Err(Error::new(ErrorKind::Corrupt, "the digest differs"))
     });
     let error = refused(imported, ErrorKind::Corrupt)?;
-    check!(format!("{error:?}").contains("the digest differs"), "the error does not give its cause: {error:?}");
+    check!(
+        format!("{error:?}").contains("the digest differs"),
+        "the error does not give its cause: {error:?}"
+    );
     check_eq!(visible, Some(false), "whether the layer was visible while it was verified");
     check!(!layers.contains(&id("layer"))?, "the layer is there");
     check_eq!(layers.list()?, [], "the layers");

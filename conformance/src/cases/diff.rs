@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use layerstack_core::ErrorKind;
 use layerstack_core::diff::export;
 use layerstack_core::driver::{Candidates, CtimeWindow};
-use layerstack_core::ErrorKind;
 use layerstack_core::layers::{Base, MountRequest};
 use layerstack_core::options::Options;
 
@@ -82,11 +82,15 @@ fn a_base_layer_is_all_added(scene: &Scene) -> Verdict {
 
 /// Change kinds A, C and D as `docker diff` prints them, the directories above a change included.
 fn what_was_added_is_listed(scene: &Scene) -> Verdict {
-    change_shows(scene, &["C /etc", "A /etc/new", "A /etc/new/deep", "A /etc/new/deep/file", "A /zz"], |root| {
-        files::directory(&root.join("etc/new/deep"))?;
-        write(&root.join("etc/new/deep/file"), "x")?;
-        write(&root.join("zz"), "x")
-    })
+    change_shows(
+        scene,
+        &["C /etc", "A /etc/new", "A /etc/new/deep", "A /etc/new/deep/file", "A /zz"],
+        |root| {
+            files::directory(&root.join("etc/new/deep"))?;
+            write(&root.join("etc/new/deep/file"), "x")?;
+            write(&root.join("zz"), "x")
+        },
+    )
 }
 
 /// Change kinds A, C and D as `docker diff` prints them, the directories above a change included.
@@ -213,7 +217,11 @@ fn change_shows(scene: &Scene, lines: &[&str], change: impl Fn(&Path) -> Verdict
         let name = format!("on-{parent}");
         grow(&*layers, &name, Some(parent), &change)?;
         check_eq!(changes(&*layers, &name)?, lines, "the changes on {parent}");
-        oracle::must_list(&changes(&*layers, &name)?, &snapshot(&*layers, parent)?, &snapshot(&*layers, &name)?)?;
+        oracle::must_list(
+            &changes(&*layers, &name)?,
+            &snapshot(&*layers, parent)?,
+            &snapshot(&*layers, &name)?,
+        )?;
         layers.seal(&id(&name))?;
         check_eq!(changes(&*layers, &name)?, lines, "the changes on {parent} of the sealed layer");
     }
@@ -445,7 +453,8 @@ fn random_edits_survive_diff_and_apply(scene: &Scene) -> Verdict {
         let tar = diff(&*layers, &top)?;
         import(&*layers, &copy, Some(&base), &tar)?;
         let wanted = snapshot(&*layers, &top)?.without_sockets();
-        snapshot(&*layers, &copy)?.must_equal(&wanted, "the layer from its tar")?;
+        // A socket of the parent's is in both, one of the layer's own in none but the layer.
+        snapshot(&*layers, &copy)?.without_sockets().must_equal(&wanted, "the layer from its tar")?;
         check!(diff(&*layers, &copy)? == tar, "the tar of the layer from its tar differs");
         Ok(())
     })

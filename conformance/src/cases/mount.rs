@@ -19,7 +19,6 @@ cases!("mount.rs":
     an_unknown_layer_is_not_found,
     what_is_written_is_there_after_mounting_again,
     a_writable_layer_is_mounted_once,
-    a_writable_layer_is_mounted_once_among_processes,
     a_sealed_layer_is_mounted_any_number_of_times,
     a_writable_layer_mounted_read_only_is_not_written_to,
     unmounting_is_explicit_and_leaves_nothing,
@@ -28,13 +27,15 @@ cases!("mount.rs":
     a_mount_taken_away_from_outside_is_noticed,
     a_mount_goes_where_it_is_asked_to,
     a_mount_on_a_missing_place_is_not_found,
-    a_persistent_mount_outlives_its_process,
-    a_mount_that_is_not_persistent_ends_with_its_process,
     a_plan_mounts_nothing,
     a_plan_can_be_mounted_by_others,
     mounts_are_listed_as_the_kernel_has_them,
     a_mounted_container_root_is_as_a_container_needs_it,
-    a_root_may_have_any_path,
+    a_root_may_have_any_path;
+    alone:
+    a_writable_layer_is_mounted_once_among_processes,
+    a_persistent_mount_outlives_its_process,
+    a_mount_that_is_not_persistent_ends_with_its_process,
 );
 
 /// Mount, diff, remove, usage … of an unknown id: `NotFound`.
@@ -337,6 +338,11 @@ fn a_root_may_have_any_path(scene: &Scene) -> Verdict {
         sealed(&*layers, "middle", Some("base"), |root| write(&root.join("middle"), "m"))?;
         grow(&*layers, "top", Some("middle"), |root| write(&root.join("etc/passwd"), "changed"))?;
         check!(snapshot(&*layers, "top")?.get("middle").is_some(), "a root at {name:?} mounts wrongly");
+        check_eq!(
+            crate::scene::changes(&*layers, "top")?,
+            ["C /etc", "C /etc/passwd"],
+            "the changes at {name:?}"
+        );
         for layer in ["top", "middle", "base"] {
             layers.remove(&id(layer))?;
         }

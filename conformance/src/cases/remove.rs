@@ -8,7 +8,8 @@ use layerstack_core::options::Options;
 
 use crate::case::{Verdict, cases, check, check_eq, refused};
 use crate::files::{self, write};
-use crate::scene::{Scene, grow, id, must_be_clean, sealed, snapshot};
+use crate::scene::{Scene, grow, id, import, must_be_clean, sealed, snapshot};
+use crate::tarball::{Item, Tarball};
 
 cases!("remove.rs":
     an_unknown_layer_is_not_found,
@@ -159,7 +160,11 @@ fn a_layer_with_anything_in_it_can_be_removed(scene: &Scene) -> Verdict {
         files::special(&root.join("socket"), rustix::fs::FileType::Socket, 0)?;
         files::special(&root.join("device"), rustix::fs::FileType::BlockDevice, rustix::fs::makedev(7, 200))
     })?;
-    layers.remove(&id("odd"))?;
+    let deep = "directory-name/".repeat(600) + "file";
+    import(&*layers, "deep", None, &Tarball::of([Item::file(&deep, "x")]))?;
+    for name in ["odd", "deep"] {
+        layers.remove(&id(name))?;
+    }
     check_eq!(layers.list()?, [], "the layers left");
     must_be_clean(&*layers)
 }

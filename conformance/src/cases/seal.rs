@@ -8,6 +8,7 @@ use layerstack_core::options::Options;
 use crate::case::{Verdict, cases, check, check_eq, refused};
 use crate::files::{self, write};
 use crate::scene::{Scene, edit, grow, id, sealed, snapshot};
+use crate::tarball::{Item, Tarball};
 
 cases!("seal.rs":
     a_sealed_layer_says_so,
@@ -15,6 +16,7 @@ cases!("seal.rs":
     a_mounted_layer_is_not_sealed,
     a_sealed_layer_is_not_written_to_through_a_mount,
     a_sealed_layer_has_no_writable_mount,
+    a_sealed_layer_takes_no_tar,
     sealing_again_changes_nothing,
     a_sealed_layer_never_changes,
     what_was_sealed_is_the_same_after_reopening,
@@ -89,6 +91,17 @@ fn a_sealed_layer_has_no_writable_mount(scene: &Scene) -> Verdict {
     refused(layers.mount_plan(&id("layer"), Access::ReadWrite), ErrorKind::InvalidInput)?;
     check_eq!(crate::kernel::mounts_below(&scene.root())?.len(), 0, "the number of mounts left");
     Ok(())
+}
+
+/// A sealed layer never changes: a tar is not applied to it, and it stays as it is.
+fn a_sealed_layer_takes_no_tar(scene: &Scene) -> Verdict {
+    let layers = scene.open()?;
+    sealed(&*layers, "layer", None, files::sample)?;
+    let before = snapshot(&*layers, "layer")?;
+    let tar = Tarball::of([Item::file("new", "x")]);
+    refused(layers.apply(&id("layer"), &mut &tar[..]), ErrorKind::InvalidInput)?;
+    check!(layers.contains(&id("layer"))?, "the sealed layer is gone");
+    snapshot(&*layers, "layer")?.must_equal(&before, "the layer afterwards")
 }
 
 /// Sealing a sealed layer does nothing.

@@ -4,15 +4,20 @@
 //! Read it to learn what a driver is: [`driver.rs`](../src/driver.rs) is the contract, the rest serves it.
 
 mod driver;
-
 mod layout;
-
+mod options;
+mod probe;
+mod sys;
 mod window;
 
-mod options;
+pub use driver::Vfs;
 
-mod probe;
-
-mod sys;
-
-pub use driver::{NAME, REGISTRATION, Vfs};
+layerstack_core::register_driver! {
+    name: driver::NAME,
+    summary: "whole copies in plain directories; works everywhere",
+    rank: 100,
+    options: options::DRIVER,
+    layer_options: options::LAYER,
+    probe: probe::probe,
+    open: driver::open,
+}

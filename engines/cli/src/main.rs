@@ -11,11 +11,7 @@ mod session;
 
 mod failure;
 
-mod input;
-
 mod output;
-
-mod interrupt;
 
 mod progress;
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use layerstack_store::{SaveFormat, SaveRequest, SaveTarget};
 
-use crate::failure::{Done, Failure};
+use crate::failure::{Done, Failure, failed};
 use crate::output::ArchiveOut;
 use crate::session::Session;
 
@@ -50,10 +50,12 @@ pub(crate) fn run(args: &Args, session: &Session) -> Done {
         (None, Some(file)) => SaveTarget::File(file),
         (None, None) => SaveTarget::Stream(&mut stdout),
     };
-    let watch = session.watch()?;
-    let saved = store.save(&images, &request, target, &watch);
+    let saved = {
+        let progress = session.progress();
+        store.save(&images, &request, target, &*progress)
+    };
     stdout.finish()?;
-    let saved = watch.end("save", saved)?;
+    let saved = saved.map_err(failed("save"))?;
     if to_stdout {
         return Ok(());
     }
