@@ -1,13 +1,18 @@
 //! Extended attributes of a name in an open directory, the name itself never followed.
 //!
 //! The kernel has had `*xattrat` calls only since 6.13. Before, `/proc/self/fd/N/NAME` with the `l…xattr` calls does
-//! the same: the magic link leads to the directory itself, and the last component is not followed.
+//! the same: the magic link leads to the directory itself, and the last component is not followed. That takes three
+//! times as long (5 µs against 1.6), so the one call that is made for every file of a tree, the listing, is tried
+//! the new way first.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
+
+use super::sys;
 
 /// Extended attributes: name and value of each, sorted by name.
 pub type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
@@ -18,20 +23,20 @@ pub type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
 /// # Errors
 /// What the kernel gives.
 pub fn list(directory: impl AsFd, name: &CStr) -> Result<Attributes, Errno> {
-    let path = proc_path(&directory, name)?;
     let mut names = [0_u8; 1024];
-    let names = match rustix::fs::llistxattr(&path, &mut names[..]) {
+    let names = match list_names(directory.as_fd(), name, &mut names) {
         Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
         Ok(length) => names[..length].to_vec(),
         // 64 KiB is the most that the kernel hands out: XATTR_LIST_MAX in linux/limits.h.
         Err(Errno::RANGE) => {
             let mut all = vec![0_u8; 65536];
-            let length = rustix::fs::llistxattr(&path, &mut all[..])?;
+            let length = list_names(directory.as_fd(), name, &mut all)?;
             all.truncate(length);
             all
         }
         Err(errno) => return Err(errno),
     };
+    let path = proc_path(&directory, name)?;
     let mut found = Vec::new();
     for attribute in names.split(|byte| *byte == 0).filter(|attribute| !attribute.is_empty()) {
         let key = CString::new(attribute).map_err(|_| Errno::INVAL)?;
@@ -90,6 +95,19 @@ fn read(path: &CStr, key: &CStr) -> Result<Vec<u8>, Errno> {
         }
         Err(errno) => Err(errno),
     }
+}
+
+fn list_names(directory: BorrowedFd<'_>, name: &CStr, names: &mut [u8]) -> Result<usize, Errno> {
+    static LACKING: AtomicBool = AtomicBool::new(false);
+    if !LACKING.load(Ordering::Relaxed) {
+        match sys::list_xattr_at(directory, if name.is_empty() { c"." } else { name }, names) {
+            Err(Errno::NOSYS) => LACKING.store(true, Ordering::Relaxed),
+            // A seccomp filter that does not know the call. Listing itself needs no privilege.
+            Err(Errno::PERM) => {}
+            outcome => return outcome,
+        }
+    }
+    rustix::fs::llistxattr(&proc_path(&directory, name)?, names)
 }
 
 fn proc_path(directory: &impl AsFd, name: &CStr) -> Result<CString, Errno> {
