@@ -71,7 +71,12 @@ impl Driver for Plain {
     }
 
     fn find(&self, id: &LayerId) -> Result<Option<FoundLayer>> {
-        Ok((id.as_str() != "debris").then_some(FoundLayer { parent: None, sealed: None }))
+        match id.as_str() {
+            "debris" => Ok(None),
+            "strange" => Err(Error::new(ErrorKind::Corrupt, "it contradicts itself")),
+            "orphan" => Ok(Some(FoundLayer { parent: Some(LayerId::new("gone")?), sealed: None })),
+            _ => Ok(Some(FoundLayer { parent: None, sealed: None })),
+        }
     }
 
     fn mount_plan(&self, id: &LayerId, access: Access) -> Result<MountPlan> {
@@ -236,6 +241,30 @@ fn open_mends_what_a_dead_process_left() {
     layers.declare_writable(&id("docker")).unwrap();
     assert_eq!(layers.layer(&id("docker")).unwrap().state, LayerState::Writable);
     assert_eq!(root.open().recovered(), []);
+}
+
+#[test]
+fn what_cannot_be_adopted_is_named_and_left_alone() {
+    let root = Root::new();
+    let home = root.open().home().to_owned();
+    for name in ["strange", "orphan"] {
+        std::fs::create_dir(home.join(name)).unwrap();
+        std::fs::write(home.join(name).join("data"), "x").unwrap();
+    }
+    let layers = root.open();
+    let found: Vec<_> = layers.recovered().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        found,
+        [
+            "layer strange: it contradicts itself; left alone",
+            "layer orphan: its parent gone is missing; left alone"
+        ]
+    );
+    for name in ["strange", "orphan"] {
+        assert_eq!(kind(layers.create(&id(name), None, &none())), ErrorKind::AlreadyExists);
+        assert!(home.join(name).join("data").exists());
+    }
+    assert_eq!(layers.check().unwrap().len(), 2);
 }
 
 #[test]

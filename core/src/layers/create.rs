@@ -112,6 +112,10 @@ impl Layers {
             if self.records.contains(id)? {
                 return Err(Error::new(ErrorKind::AlreadyExists, "a layer with this id exists"));
             }
+            if self.recovered.iter().any(|found| found.is_unusable(id)) {
+                let message = "something that is no usable layer has this name in the driver's home";
+                return Err(Error::new(ErrorKind::AlreadyExists, message));
+            }
             let depth = self.depth_on(parent)?;
             let whose = format!("a layer of driver {}", self.driver_name());
             options.check_known(self.registration.layer_options, &whose)?;

@@ -7,7 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::records::Guard;
 use super::{Layer, LayerState, Layers};
-use crate::error::{Error, ErrorKind, Result};
+use crate::driver::FoundLayer;
+use crate::error::{ErrorKind, Result};
 use crate::id::LayerId;
 use crate::options::Options;
 
@@ -33,6 +34,13 @@ pub enum Recovered {
         /// Its state: [`LayerState::Unknown`] where it cannot be told.
         state: LayerState,
     },
+    /// Something under a layer's name that contradicts itself; it was left alone.
+    Unusable {
+        /// The layer.
+        layer: LayerId,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A record without a layer; it was removed.
     Lost {
         /// The layer.
@@ -54,6 +62,13 @@ pub enum Recovered {
     },
 }
 
+impl Recovered {
+    /// Whether it says that what has this name is no usable layer.
+    pub(super) fn is_unusable(&self, id: &LayerId) -> bool {
+        matches!(self, Self::Unusable { layer, .. } if layer == id)
+    }
+}
+
 impl fmt::Display for Recovered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -69,6 +84,7 @@ impl fmt::Display for Recovered {
                     )
                 }
             },
+            Self::Unusable { layer, problem } => write!(f, "layer {layer}: {problem}; left alone"),
             Self::Lost { layer } => write!(f, "layer {layer}: nothing but its record was left; removed"),
             Self::Unmounted { layer, target } => {
                 write!(f, "layer {layer}: its mount on {} outlived its process; unmounted", target.display())
@@ -128,14 +144,19 @@ impl Layers {
 
     /// Gives records to layers that have none: to parents before their children.
     fn adopt(&self, ids: &[LayerId], guard: &Guard<'_>, found: &mut Vec<Recovered>) -> Result<()> {
-        let mut open: Vec<(LayerId, crate::driver::FoundLayer)> = Vec::new();
+        let mut open: Vec<(LayerId, FoundLayer)> = Vec::new();
         for id in ids {
-            match self.driver.find(id)? {
-                Some(layer) => open.push((id.clone(), layer)),
-                None => {
+            match self.driver.find(id) {
+                Ok(Some(layer)) => open.push((id.clone(), layer)),
+                Ok(None) => {
                     self.driver.remove(id)?;
                     found.push(Recovered::Debris { layer: id.clone() });
                 }
+                // Whatever it is, it may hold somebody's data.
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    found.push(Recovered::Unusable { layer: id.clone(), problem: error.to_string() });
+                }
+                Err(error) => return Err(error),
             }
         }
         if open.is_empty() {
@@ -169,11 +190,14 @@ impl Layers {
                 found.push(Recovered::Adopted { layer: id, state });
             }
             if later.len() == before {
-                let (id, layer) = &later[0];
-                let parent = layer.parent.as_ref().map_or("", LayerId::as_str);
-                return Err(
-                    Error::new(ErrorKind::Corrupt, format!("its parent {parent} is missing")).with_layer(id)
-                );
+                for (layer, FoundLayer { parent, .. }) in later {
+                    let parent = parent.as_ref().map_or("", LayerId::as_str);
+                    found.push(Recovered::Unusable {
+                        layer,
+                        problem: format!("its parent {parent} is missing"),
+                    });
+                }
+                return Ok(());
             }
             open = later;
         }
