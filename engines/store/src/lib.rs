@@ -55,3 +55,8 @@ pub use model::*;
 pub use platform::Platform;
 pub use progress::{Progress, Silent, Stage, Step};
 pub use store::{Store, drivers};
+
+/// The example of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

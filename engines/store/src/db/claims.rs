@@ -92,11 +92,15 @@ impl Transaction<'_> {
         let key = self.key(item);
         let worker: Option<String> = self
             .sql
-            .query_row("SELECT owner FROM claims WHERE item = ?1 AND kind <> 'use'", [&key], |row| row.get(0))
+            .query_row(
+                "SELECT owner FROM claims WHERE item = ?1 AND kind <> 'use' AND owner <> ?2",
+                [key.as_str(), owner],
+                |row| row.get(0),
+            )
             .optional()?;
         if worker.is_none() {
             self.sql.execute(
-                "INSERT INTO claims (item, owner, kind) VALUES (?1, ?2, ?3)",
+                "INSERT INTO claims (item, owner, kind) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
                 [key.as_str(), owner, work.as_str()],
             )?;
         }

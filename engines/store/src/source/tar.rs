@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
 
 use layerstack::{Error, ErrorKind, Result};
@@ -11,6 +11,9 @@ use super::Member;
 
 /// More files than any image archive has: a layer has three in the oldest form, and no chain is longer than 500.
 const MAX_ENTRIES: usize = 65_536;
+
+/// More bytes than the headers of so many files have. It bounds the memory that long names and extended headers take.
+const MAX_HEADERS: u64 = 32 << 20;
 
 /// The files of a tar archive by name.
 #[derive(Debug)]
@@ -40,7 +43,7 @@ impl Index {
         let length = file.seek(SeekFrom::End(0)).map_err(|error| Error::from_io(error, "seek"))?;
         file.seek(SeekFrom::Start(0)).map_err(|error| Error::from_io(error, "seek"))?;
         let mut entries = HashMap::new();
-        let mut archive = tar::Archive::new(&file);
+        let mut archive = tar::Archive::new(Headers { file: &file, left: MAX_HEADERS });
         for entry in archive.entries_with_seek().map_err(wrong)? {
             let entry = entry.map_err(wrong)?;
             let Some(name) = std::str::from_utf8(&entry.path_bytes()).ok().and_then(|name| resolve("", name))
@@ -101,6 +104,31 @@ impl Index {
     }
 }
 
+/// Reads the headers of an archive, the files between them being passed over; fails where they do not end.
+struct Headers<'a> {
+    file: &'a File,
+    left: u64,
+}
+
+impl Read for Headers<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.file.read(buffer)?;
+        self.left = self.left.checked_sub(length as u64).ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("its headers have more than {MAX_HEADERS} bytes"),
+            )
+        })?;
+        Ok(length)
+    }
+}
+
+impl Seek for Headers<'_> {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        self.file.seek(position)
+    }
+}
+
 /// `path`, seen from the directory `base` of the archive, without `.` and `..`. None where it leads out.
 fn resolve(base: &str, path: &str) -> Option<String> {
     let mut components: Vec<&str> = Vec::new();
@@ -120,7 +148,6 @@ fn resolve(base: &str, path: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
 
     fn archive(files: &[(&str, tar::EntryType, &str)]) -> File {
         let mut builder = tar::Builder::new(tempfile::tempfile().unwrap());
@@ -157,6 +184,20 @@ mod tests {
         assert_eq!(index.file("c/layer.tar").unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(index.file("d").unwrap_err().kind(), ErrorKind::InvalidInput);
         assert_eq!(index.file("../x").unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_name_without_end_takes_no_memory() {
+        let file = tempfile::tempfile().unwrap();
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::GNULongName);
+        header.set_size(1 << 30);
+        header.set_cksum();
+        std::io::Write::write_all(&mut &file, header.as_bytes()).unwrap();
+        file.set_len(2 << 30).unwrap();
+        let error = Index::of(file).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(format!("{error:?}").contains("headers"), "{error:?}");
     }
 
     #[test]
