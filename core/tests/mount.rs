@@ -15,6 +15,11 @@ use layerstack_core::mount::{
 
 const BOTH: [Interface; 2] = [Interface::Fsmount, Interface::Classic];
 
+/// Those that can stack layers here: before kernel 6.7 only the classic one.
+fn stacking() -> &'static [Interface] {
+    if appends_layers() { &BOTH } else { &BOTH[1..] }
+}
+
 /// A scratch directory on a tmpfs of its own; all mounts in it go with it.
 struct Scratch(PathBuf);
 
@@ -88,7 +93,7 @@ fn in_detached(root: &OwnedFd, name: &str) -> PathBuf {
 #[test]
 fn an_overlay_is_attached_found_and_detached() {
     let scratch = Scratch::new();
-    for interface in BOTH {
+    for &interface in stacking() {
         let plan = scratch.overlay("a", 3);
         assert_eq!(mounted_at(&plan.target).unwrap(), None);
         let attached = attach_through(interface, &plan, &plan.target).unwrap();
@@ -108,7 +113,7 @@ fn an_overlay_is_attached_found_and_detached() {
 #[test]
 fn a_read_only_overlay_refuses_writes() {
     let scratch = Scratch::new();
-    for interface in BOTH {
+    for &interface in stacking() {
         let mut plan = scratch.overlay("a", 2);
         plan.access = Access::ReadOnly;
         attach_through(interface, &plan, &plan.target).unwrap();
@@ -155,7 +160,7 @@ fn a_bind_keeps_the_flags_of_the_mount_below() {
 #[test]
 fn detached_mounts_have_no_place_and_go_with_their_descriptor() {
     let scratch = Scratch::new();
-    for interface in BOTH {
+    for &interface in stacking() {
         let mut plan = scratch.overlay("a", 2);
         plan.access = Access::ReadOnly;
         let root = attach_detached_through(interface, &plan).unwrap();
@@ -172,7 +177,7 @@ fn the_mount_is_private_though_its_place_is_shared() {
     let scratch = Scratch::new();
     let shared = rustix::mount::MountPropagationFlags::SHARED;
     rustix::mount::mount_change(&scratch.0, shared).unwrap();
-    for interface in BOTH {
+    for &interface in stacking() {
         for plan in [
             scratch.overlay("a", 1),
             MountPlan::bind(scratch.dir("a"), Access::ReadOnly, scratch.dir("merged")),
@@ -232,7 +237,7 @@ fn many_layers_and_long_paths() {
 #[test]
 fn special_characters_in_absolute_layers() {
     let scratch = Scratch::new();
-    for interface in BOTH {
+    for &interface in stacking() {
         for name in ["a:b", "a,b", "a b"] {
             let mut plan = scratch.overlay("a", 1);
             let lower = scratch.dir(name);
@@ -251,7 +256,7 @@ fn failures_say_what_the_kernel_says_and_leave_nothing() {
     let mut plan = scratch.overlay("a", 2);
     plan.options.push(MountOption::Value("no_such_option".into(), "1".into()));
     let error = attach(&plan, &plan.target).unwrap_err();
-    assert!(error.to_string().contains("no_such_option"), "{error}");
+    assert!(!appends_layers() || error.to_string().contains("no_such_option"), "{error}");
 
     let mut plan = scratch.overlay("a", 2);
     plan.fstype = "nosuchfs".into();
@@ -262,7 +267,7 @@ fn failures_say_what_the_kernel_says_and_leave_nothing() {
         assert!(error.to_string().contains("modprobe nosuchfs"), "{error}");
         let absent = MountPlan::bind(scratch.0.join("absent"), Access::ReadOnly, "/");
         attach_through(interface, &absent, &plan.target).unwrap_err();
-        let good = scratch.overlay("a", 2);
+        let good = MountPlan::bind(scratch.dir("a"), Access::ReadOnly, "/");
         attach_through(interface, &good, &scratch.0.join("no/such/target")).unwrap_err();
     }
     if appends_layers() {
@@ -276,7 +281,7 @@ fn failures_say_what_the_kernel_says_and_leave_nothing() {
 fn devices_and_setuid_work_inside() {
     let scratch = Scratch::new();
     let plan = scratch.overlay("a", 1);
-    for interface in BOTH {
+    for &interface in stacking() {
         attach_through(interface, &plan, &plan.target).unwrap();
         let flags = rustix::fs::statvfs(&plan.target).unwrap().f_flag;
         assert!(!flags.intersects(

@@ -23,19 +23,26 @@ impl Scratch {
     }
 
     /// On a file system of its own.
-    fn on_xfs() -> Self {
+    fn on(mkfs: &[&str], options: &str) -> Self {
         let scratch = Self::new();
         let image = scratch.0.join("image");
         fs::File::create(&image).unwrap().set_len(400 << 20).unwrap();
-        run(Command::new("mkfs.xfs").arg("-q").arg(&image));
-        fs::create_dir(scratch.0.join("xfs")).unwrap();
-        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(scratch.0.join("xfs")));
+        run(Command::new(mkfs[0]).args(&mkfs[1..]).arg("-q").arg(&image));
+        fs::create_dir(scratch.store()).unwrap();
+        run(Command::new("mount").args(["-o", options]).arg(&image).arg(scratch.store()));
         scratch
     }
 
+    fn on_xfs() -> Self {
+        Self::on(&["mkfs.xfs"], "loop")
+    }
+
+    fn store(&self) -> PathBuf {
+        self.0.join("store")
+    }
+
     fn home(&self) -> PathBuf {
-        let xfs = self.0.join("xfs");
-        if xfs.is_dir() { xfs.join("overlay2") } else { self.0.join("overlay2") }
+        if self.store().is_dir() { self.store().join("overlay2") } else { self.0.join("overlay2") }
     }
 
     fn open(&self, options: &[&str]) -> Overlay2 {
@@ -46,7 +53,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = rustix::mount::unmount(self.0.join("xfs"), rustix::mount::UnmountFlags::DETACH);
+        let _ = rustix::mount::unmount(self.store(), rustix::mount::UnmountFlags::DETACH);
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -165,7 +172,7 @@ fn the_root_of_a_layer_takes_after_its_parents_root() {
     assert_eq!(fs::metadata(&root).unwrap().mode() & 0o7777, 0o755);
     run(Command::new("chown").arg("12:34").arg(&root));
     fs::set_permissions(&root, fs::Permissions::from_mode(0o1751)).unwrap();
-    rustix::fs::setxattr(&root, c"user.mine", b"1", rustix::fs::XattrFlags::empty()).unwrap();
+    rustix::fs::setxattr(&root, c"trusted.mine", b"1", rustix::fs::XattrFlags::empty()).unwrap();
     rustix::fs::setxattr(&root, c"trusted.overlay.impure", b"y", rustix::fs::XattrFlags::empty()).unwrap();
     run(Command::new("touch").args(["-d", "1960-01-02 03:04:05.678901234"]).arg(&root));
     let expected = fs::metadata(&root).unwrap();
@@ -175,7 +182,7 @@ fn the_root_of_a_layer_takes_after_its_parents_root() {
     assert_eq!((found.mode(), found.uid(), found.gid()), (expected.mode(), 12, 34));
     assert_eq!((found.mtime(), found.mtime_nsec()), (expected.mtime(), 678_901_234));
     let mut value = [0; 8];
-    assert_eq!(rustix::fs::getxattr(&root, c"user.mine", &mut value[..]), Ok(1));
+    assert_eq!(rustix::fs::getxattr(&root, c"trusted.mine", &mut value[..]), Ok(1));
     assert!(rustix::fs::getxattr(&root, c"trusted.overlay.impure", &mut value[..]).is_err());
 }
 
@@ -520,33 +527,33 @@ fn a_size_is_refused_with_the_reason_where_it_cannot_be_kept() {
 #[test]
 #[ignore = "needs a kernel with project quota; User Mode Linux of Debian 12 has it"]
 fn a_size_limits_what_a_layer_adds() {
-    let scratch = Scratch::on_xfs();
-    run(Command::new("umount").arg(scratch.0.join("xfs")));
-    run(Command::new("mount")
-        .args(["-o", "loop,pquota"])
-        .arg(scratch.0.join("image"))
-        .arg(scratch.0.join("xfs")));
-    let driver = scratch.open(&["overlay2.size=50M"]);
-    assert!(driver.capabilities().quota.offered());
-    create_with(&driver, "base", &["size=0"]);
-    fs::write(scratch.home().join("base/diff/big"), vec![1; 60 << 20]).unwrap();
-    create_with(&driver, "small", &["size=10M"]);
-    driver.remove(&id("small")).unwrap();
-    let parent = id("base");
-    let options = Options::parse(["size=10M"]).unwrap();
-    for name in ["top", "next"] {
-        driver.create(&NewLayer::new(&id(name), Some(&parent), &options)).unwrap();
-        mounted(&driver, name, Access::ReadWrite, |root| {
-            fs::write(root.join("fits"), vec![1; 5 << 20]).unwrap();
-            let error = fs::write(root.join("much"), vec![1; 20 << 20]).unwrap_err();
-            let full = [std::io::ErrorKind::QuotaExceeded, std::io::ErrorKind::StorageFull];
-            assert!(full.contains(&error.kind()), "{error}");
-            assert_eq!(fs::metadata(root.join("big")).unwrap().len(), 60 << 20);
-        });
+    for (mkfs, options) in [
+        (&["mkfs.xfs"][..], "loop,pquota"),
+        (&["mkfs.ext4", "-O", "quota,project", "-E", "quotatype=prjquota"][..], "loop,prjquota"),
+    ] {
+        let scratch = Scratch::on(mkfs, options);
+        let driver = scratch.open(&["overlay2.size=50M"]);
+        assert!(driver.capabilities().quota.offered());
+        create_with(&driver, "base", &["size=0"]);
+        fs::write(scratch.home().join("base/diff/big"), vec![1; 60 << 20]).unwrap();
+        create_with(&driver, "small", &["size=10M"]);
+        driver.remove(&id("small")).unwrap();
+        let parent = id("base");
+        let options = Options::parse(["size=10M"]).unwrap();
+        for name in ["top", "next"] {
+            driver.create(&NewLayer::new(&id(name), Some(&parent), &options)).unwrap();
+            mounted(&driver, name, Access::ReadWrite, |root| {
+                fs::write(root.join("fits"), vec![1; 5 << 20]).unwrap();
+                let error = fs::write(root.join("much"), vec![1; 20 << 20]).unwrap_err();
+                let full = [std::io::ErrorKind::QuotaExceeded, std::io::ErrorKind::StorageFull];
+                assert!(full.contains(&error.kind()), "{mkfs:?}: {error}");
+                assert_eq!(fs::metadata(root.join("big")).unwrap().len(), 60 << 20);
+            });
+        }
+        driver.remove(&id("top")).unwrap();
+        driver.remove(&id("next")).unwrap();
+        assert_eq!(names(&scratch.home()), ["base", "l"]);
     }
-    driver.remove(&id("top")).unwrap();
-    driver.remove(&id("next")).unwrap();
-    assert_eq!(names(&scratch.home()), ["base", "l"]);
 }
 
 fn create_with(driver: &Overlay2, name: &str, options: &[&str]) {

@@ -3,35 +3,92 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use layerstack_core::capability::Capabilities;
+use layerstack_core::capability::{Capabilities, Feature, QuotaKind};
 use layerstack_core::driver::{ApplyTarget, Candidates, Driver, FoundLayer, LayerForm, NewLayer, Usage};
-use layerstack_core::fs::{FileSystemType, Reflink, copy_tree, sync_file_system, tree_usage};
+use layerstack_core::fs::{FileSystemType, copy_tree, sync_file_system, tree_usage};
 use layerstack_core::mount::{Access, MountPlan};
+use layerstack_core::options::Options;
+use layerstack_core::quota::{Limits, ProjectQuota};
 use layerstack_core::registry::OpenRequest;
 use layerstack_core::{Error, ErrorKind, LayerId, Result, kill_point};
 use rustix::fs::Mode;
 
 use crate::layout::Layout;
+use crate::options::{self, Settings};
+use crate::probe;
 use crate::window::{self, Marker};
-use crate::{options, probe};
 
 /// The driver's name.
-pub(crate) const NAME: &str = "vfs";
+pub const NAME: &str = "vfs";
 
-/// The driver, opened on a home.
+layerstack_core::register_driver! {
+    name: NAME,
+    summary: "whole copies in plain directories, on any file system",
+    rank: 100,
+    options: options::DRIVER,
+    layer_options: options::LAYER,
+    probe: probe::probe,
+    open: |request| Ok(Box::new(Vfs::open(request)?)),
+}
+
+/// A home of this driver, opened.
 #[derive(Debug)]
 pub struct Vfs {
     layout: Layout,
-    reflink: Reflink,
+    settings: Settings,
+    /// Where the file system has it; the capability says why not.
+    quota: Option<ProjectQuota>,
     capabilities: Capabilities,
 }
 
-/// Opens a home, making it where it is absent.
-pub(crate) fn open(request: &OpenRequest<'_>) -> Result<Box<dyn Driver>> {
-    let reflink = options::reflink(request.options)?;
-    let layout = Layout::open(request.home)?;
-    let capabilities = probe::capabilities(request.home, reflink)?;
-    Ok(Box::new(Vfs { layout, reflink, capabilities }))
+impl Vfs {
+    /// Opens a home, making it where it is absent.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an option's value; `Unavailable`, `Unsupported` where the file system cannot serve it.
+    pub fn open(request: &OpenRequest<'_>) -> Result<Self> {
+        let settings = Settings::parse(request.options)?;
+        let layout = Layout::open(request.home)?;
+        let mut capabilities = probe::capabilities(request.home, settings.reflink)?;
+        let quota = match ProjectQuota::probe(request.home) {
+            Ok(quota) => {
+                capabilities.quota = Feature::Yes;
+                capabilities.quota_kind = Some(QuotaKind::Whole);
+                Some(quota)
+            }
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                capabilities.quota = Feature::no(error.message());
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let vfs = Self { layout, settings, quota, capabilities };
+        vfs.limit(&Options::new())?;
+        Ok(vfs)
+    }
+
+    /// The limit of a new layer, None where it has none.
+    fn limit(&self, options: &Options) -> Result<Option<(&ProjectQuota, Limits)>> {
+        match (options.size("size")?.or(self.settings.size), &self.quota) {
+            // As with Docker, 0 is no limit.
+            (None | Some(0), _) => Ok(None),
+            (Some(bytes), Some(quota)) => Ok(Some((quota, Limits::of_bytes(bytes)))),
+            (Some(_), None) => {
+                let reason = self.capabilities.quota.reason().unwrap_or_default();
+                Err(Error::new(ErrorKind::Unsupported, format!("a size cannot be set: {reason}")))
+            }
+        }
+    }
+
+    /// Removes what has the staged name, and its limit.
+    fn remove_staged(&self, id: &LayerId) -> Result<()> {
+        let project = match (&self.quota, self.layout.open_staged(id)?) {
+            (Some(quota), Some(tree)) => quota.project_of(&tree)?.map(|project| (quota, project)),
+            _ => None,
+        };
+        self.layout.remove_staged(id)?;
+        project.map_or(Ok(()), |(quota, project)| quota.clear(project))
+    }
 }
 
 impl Driver for Vfs {
@@ -57,14 +114,18 @@ impl Driver for Vfs {
 
     fn create(&self, layer: &NewLayer<'_>) -> Result<()> {
         let id = layer.id;
+        let limit = self.limit(layer.options)?;
         let tree = self.layout.stage(id)?;
         kill_point!("vfs.create.staged");
+        if let Some((quota, limits)) = limit {
+            quota.assign(&tree, id.as_str(), limits)?;
+        }
         if let Some(parent) = layer.parent {
             let path = self.layout.tree(parent);
             let parent = self.layout.open_tree(parent)?;
             let note = |error| Error::from_io(error, "note the time of the copy");
             let marker = Marker::begin(self.layout.windows(), id).map_err(|errno| note(errno.into()))?;
-            copy_tree(&parent, &tree, &path, self.reflink)?;
+            copy_tree(&parent, &tree, &path, self.settings.reflink)?;
             marker.end().map_err(note)?;
         } else {
             rustix::fs::fchmod(&tree, Mode::from_raw_mode(0o755))
@@ -83,12 +144,12 @@ impl Driver for Vfs {
             return Err(Error::new(ErrorKind::InUse, "is mounted").with_path(self.layout.mount_point(id)));
         }
         // What an interrupted call left has the name that the tree is about to get.
-        self.layout.remove_staged(id)?;
+        self.remove_staged(id)?;
         self.layout.withdraw(id)?;
         kill_point!("vfs.remove.withdrawn");
         window::remove(self.layout.windows(), id)
             .map_err(|errno| Error::from_errno(errno, "forget the time of the copy"))?;
-        self.layout.remove_staged(id)
+        self.remove_staged(id)
     }
 
     fn list(&self) -> Result<Vec<LayerId>> {

@@ -83,6 +83,15 @@ impl Layout {
             .map_err(|errno| Error::from_errno(errno, "make directory").with_path(self.tree(id)))
     }
 
+    /// Opens what has the staged name; None where there is nothing.
+    pub(crate) fn open_staged(&self, id: &LayerId) -> Result<Option<OwnedFd>> {
+        match open_directory(&self.dir, staged(id)) {
+            Ok(tree) => Ok(Some(tree)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(Error::from_errno(errno, "open").with_path(self.tree(id))),
+        }
+    }
+
     /// Gives a staged tree its name: in one step the layer is there.
     pub(crate) fn publish(&self, id: &LayerId) -> Result<()> {
         rustix::fs::renameat(&self.dir, staged(id), &self.dir, id.as_str())

@@ -4,20 +4,15 @@
 //! Read it to learn what a driver is: [`driver.rs`](../src/driver.rs) is the contract, the rest serves it.
 
 mod driver;
+
 mod layout;
-mod options;
-mod probe;
-mod sys;
+
 mod window;
 
-pub use driver::Vfs;
+mod options;
 
-layerstack_core::register_driver! {
-    name: driver::NAME,
-    summary: "whole copies in plain directories; works everywhere",
-    rank: 100,
-    options: options::DRIVER,
-    layer_options: options::LAYER,
-    probe: probe::probe,
-    open: driver::open,
-}
+mod probe;
+
+mod sys;
+
+pub use driver::{NAME, REGISTRATION, Vfs};

@@ -11,11 +11,12 @@ use layerstack_core::{Error, ErrorKind, Result};
 use rustix::fs::{Access, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::{options, sys};
+use crate::options::Settings;
+use crate::sys;
 
 /// Finds out whether the driver can work in a home: it can wherever it can write.
 pub(crate) fn probe(request: &OpenRequest<'_>) -> Result<()> {
-    options::reflink(request.options)?;
+    Settings::parse(request.options)?;
     let existing = request.home.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let unavailable = |what: &str| Error::new(ErrorKind::Unavailable, what).with_path(existing);
     if !existing.is_dir() {
@@ -48,7 +49,6 @@ pub(crate) fn capabilities(home: &Path, reflink: Reflink) -> Result<Capabilities
         (Reflink::Auto, false) => Feature::no(format!("{file_system} has no reflinks; xfs and btrfs have")),
     };
     capabilities.usage_without_walk = Feature::no("the file system does not count by directory");
-    capabilities.quota = Feature::no("the file system does not limit a directory");
     capabilities.max_name = tried.longest_name;
     capabilities.xattrs = tried.xattrs;
     Ok(capabilities)

@@ -123,6 +123,13 @@ fn ext4_and_tmpfs_have_no_reflinks() {
         assert_eq!(driver.capabilities().xattrs.len(), 4, "{:?}", driver.capabilities().xattrs);
         let error = open(&place.join("root/vfs"), &["vfs.reflink=always"]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
+        // Neither has project quota: mkfs.ext4 turns it on only when asked to.
+        let error = open(&place.join("root/vfs"), &["vfs.size=1G"]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        let options = Options::parse(["size=1G"]).unwrap();
+        let error = driver.create(&NewLayer::new(&id("sized"), None, &options)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert_eq!(driver.list().unwrap(), []);
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) enum Failure {
     Output(io::Error),
     /// `check` found this many things, and printed them.
     Findings(usize),
+    /// The user wanted it to stop.
+    Interrupted,
     /// Some of several things that were asked for.
     Several(Vec<Failure>),
 }
@@ -106,6 +108,8 @@ impl Failure {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 141,
             Self::Output(_) => 1,
             Self::Findings(_) => 9,
+            // 128 + SIGINT: what a shell reports of a program that the signal ended.
+            Self::Interrupted => 130,
             Self::Several(failures) => failures.first().map_or(1, Self::exit_code),
         }
     }
@@ -127,6 +131,7 @@ impl fmt::Display for Failure {
             Self::Output(error) => write!(f, "failed to write to standard output: {error}"),
             Self::Findings(1) => f.write_str("1 thing in the store does not agree"),
             Self::Findings(count) => write!(f, "{count} things in the store do not agree"),
+            Self::Interrupted => f.write_str("interrupted"),
             Self::Several(failures) => write!(f, "{} failures", failures.len()),
         }
     }

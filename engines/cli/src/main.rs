@@ -11,7 +11,11 @@ mod session;
 
 mod failure;
 
+mod input;
+
 mod output;
+
+mod interrupt;
 
 mod progress;
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use layerstack_store::{Progress, Stage, Step};
+use layerstack_store::{Stage, Step};
 
 use crate::text;
 
@@ -15,8 +15,9 @@ pub(crate) struct Bars {
     bars: Mutex<HashMap<(Stage, String), ProgressBar>>,
 }
 
-impl Progress for Bars {
-    fn report(&self, step: &Step<'_>) {
+impl Bars {
+    /// Draws how far an item is.
+    pub(crate) fn report(&self, step: &Step<'_>) {
         let mut bars = self.bars.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (step.stage, step.item.to_owned());
         if step.total == Some(step.done) {

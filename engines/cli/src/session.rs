@@ -4,12 +4,13 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use layerstack::options::Options;
-use layerstack::{Config, LayerId};
-use layerstack_store::{Progress, Silent, Store, StoreConfig};
+use layerstack::{Config, Error, LayerId, Result};
+use layerstack_store::{Progress, Step, Store, StoreConfig};
 use serde::Serialize;
 
 use crate::arguments::{Format, Global};
-use crate::failure::{Done, complain, failed};
+use crate::failure::{Done, Failure, complain, failed};
+use crate::interrupt::Interrupt;
 use crate::output::{write_json, write_out};
 use crate::progress::Bars;
 use crate::text;
@@ -67,9 +68,13 @@ impl Session {
         Ok(store)
     }
 
-    /// Progress bars, unless the user wants it quiet.
-    pub(crate) fn progress(&self) -> Box<dyn Progress> {
-        if self.quiet() { Box::new(Silent) } else { Box::new(Bars::default()) }
+    /// Takes the signals from now on, and shows progress unless the user wants it quiet.
+    pub(crate) fn watch(&self) -> Done<Watch> {
+        let interrupt = Interrupt::watch().map_err(|error| {
+            failed("take the signals")(Error::from_io(error, "set the action of a signal"))
+        })?;
+        let bars = if self.quiet() { None } else { Some(Bars::default()) };
+        Ok(Watch { interrupt, bars })
     }
 
     /// Prints a result: as JSON, or as the text that `text` writes.
@@ -88,4 +93,38 @@ impl Session {
 /// An id as the tables show it: whole, or its first digits.
 pub(crate) fn shown_id(id: &LayerId, whole: bool) -> String {
     if whole { id.to_string() } else { text::short_id(id.as_str()).to_owned() }
+}
+
+/// Watches a long operation: shows how far it is, and stops it when the user wants.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    interrupt: Interrupt,
+    bars: Option<Bars>,
+}
+
+impl Watch {
+    pub(crate) fn interrupt(&self) -> &Interrupt {
+        &self.interrupt
+    }
+
+    /// Ends the watch: the operation's result, with the user's wish as the reason where there was one.
+    pub(crate) fn end<T>(self, action: impl Into<String>, result: Result<T>) -> Done<T> {
+        result.map_err(
+            |error| {
+                if self.interrupt.requested() { Failure::Interrupted } else { failed(action)(error) }
+            },
+        )
+    }
+}
+
+impl Progress for Watch {
+    fn report(&self, step: &Step<'_>) {
+        if let Some(bars) = &self.bars {
+            bars.report(step);
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        self.interrupt.requested()
+    }
 }

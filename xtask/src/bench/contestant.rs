@@ -37,6 +37,9 @@ pub(crate) trait Contestant: std::fmt::Debug {
     /// Removes what was unpacked; measured where it removes layers as an engine does.
     fn clear(&mut self, input: &Input) -> Result<()>;
 
+    /// Whether all the work is done by processes that are started for it, and not by a daemon.
+    fn is_child(&self) -> bool;
+
     /// Highest use of memory in the last [`Contestant::unpack`], in MiB, where it is known.
     fn memory(&self) -> Option<f64> {
         None
@@ -99,6 +102,10 @@ impl Contestant for Layerstack {
         }
     }
 
+    fn is_child(&self) -> bool {
+        true
+    }
+
     fn prepare(&mut self, _input: &Input) -> Result<()> {
         Ok(())
     }
@@ -142,6 +149,10 @@ impl Contestant for Tar {
         "a process a layer; plain files, nothing flushed"
     }
 
+    fn is_child(&self) -> bool {
+        true
+    }
+
     fn prepare(&mut self, input: &Input) -> Result<()> {
         for number in 0..input.set.layers.len() {
             std::fs::create_dir_all(self.directory.join(number.to_string()))?;
@@ -176,6 +187,10 @@ impl Contestant for Umoci {
 
     fn remark(&self) -> &'static str {
         "computes SHA-256; a process; all layers into one directory, nothing flushed"
+    }
+
+    fn is_child(&self) -> bool {
+        true
     }
 
     fn prepare(&mut self, _input: &Input) -> Result<()> {
@@ -226,6 +241,10 @@ impl Contestant for ContainersStorage {
 
     fn remark(&self) -> &'static str {
         "computes digests, keeps tar-split; a process a layer"
+    }
+
+    fn is_child(&self) -> bool {
+        true
     }
 
     fn prepare(&mut self, _input: &Input) -> Result<()> {

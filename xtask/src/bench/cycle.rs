@@ -60,10 +60,11 @@ fn loops(bench: &Bench, report: &mut Report) -> Result<()> {
             let root = root.display().to_string();
             cycles.push(bench.runner(&["cycle", &root, "overlay2", COUNT, threads])?);
         }
+        let remark = if threads == "1" { "in one process, median" } else { "in one process, mean" };
         for (operation, value, peers) in OPERATIONS {
             let title = format!("overlay2: {operation} a layer, {threads} at once, microseconds");
             let mut table = Table::new(title);
-            table.measured("layerstack", &cycles.iter().map(value).collect::<Vec<_>>(), "in one process");
+            table.measured("layerstack", &cycles.iter().map(value).collect::<Vec<_>>(), remark);
             for (name, figure) in ["moby", "containers/storage", "containerd"].iter().zip(peers[column]) {
                 if figure > 0.0 {
                     table.cited(name, figure, "cited");

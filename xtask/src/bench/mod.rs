@@ -108,6 +108,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             Part::Changes => changes::run(&bench, &mut report)?,
         }
     }
+    report.machine = report::machine();
     match args.format {
         Format::Text => print!("{report}"),
         Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),

@@ -5,7 +5,19 @@ use std::fmt;
 /// All tables of a run.
 #[derive(Debug, Default, serde::Serialize)]
 pub(crate) struct Report {
+    /// Where it ran, and what else ran there.
+    pub(crate) machine: String,
     pub(crate) tables: Vec<Table>,
+}
+
+/// The machine, and how busy it was in the last 15 minutes: other work makes all figures worse than they are.
+pub(crate) fn machine() -> String {
+    let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+    let processors = std::thread::available_parallelism().map_or(0, usize::from);
+    let load = read("/proc/loadavg");
+    let load = load.split_whitespace().nth(2).unwrap_or("unknown");
+    let kernel = read("/proc/sys/kernel/osrelease");
+    format!("{processors} processors, Linux {}, {load} processes ready to run on average", kernel.trim())
 }
 
 /// Contestants in rows, and how each stands to the first one.
@@ -86,6 +98,7 @@ fn median(sorted: &[f64]) -> Option<f64> {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}\n", self.machine)?;
         for table in &self.tables {
             writeln!(f, "{table}")?;
         }

@@ -3,6 +3,7 @@
 
 mod fidelity;
 mod hostile;
+mod random;
 mod rules;
 
 use std::os::fd::OwnedFd;

@@ -2,7 +2,7 @@
 
 use layerstack_store::CheckRequest;
 
-use crate::failure::{Done, Failure, failed};
+use crate::failure::{Done, Failure};
 use crate::session::Session;
 use crate::text;
 
@@ -18,10 +18,9 @@ pub(crate) fn run(args: &Args, session: &Session) -> Done {
     let store = session.open()?;
     let mut request = CheckRequest::default();
     request.deep = args.deep;
-    let findings = {
-        let progress = session.progress();
-        store.check(&request, &*progress).map_err(failed("check the store"))?
-    };
+    let watch = session.watch()?;
+    let findings = store.check(&request, &watch);
+    let findings = watch.end("check the store", findings)?;
     session.print(&findings, |out| {
         findings.iter().try_for_each(|finding| writeln!(out, "{}", text::one_line(&finding.to_string())))
     })?;

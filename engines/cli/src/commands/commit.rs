@@ -2,7 +2,7 @@
 
 use layerstack_store::CommitRequest;
 
-use crate::failure::{Done, failed};
+use crate::failure::Done;
 use crate::session::Session;
 
 /// Make an image of a container: its image's layers, and one more with what it changed
@@ -35,10 +35,8 @@ pub(crate) fn run(args: Args, session: &Session) -> Done {
     request.message = args.message;
     request.author = args.author;
     request.changes = args.changes;
-    let image = {
-        let progress = session.progress();
-        let action = format!("commit the container {}", args.container);
-        store.commit(&args.container, &request, &*progress).map_err(failed(action))?
-    };
+    let watch = session.watch()?;
+    let image = store.commit(&args.container, &request, &watch);
+    let image = watch.end(format!("commit the container {}", args.container), image)?;
     session.print(&image, |out| writeln!(out, "{}", image.id))
 }

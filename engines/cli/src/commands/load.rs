@@ -3,9 +3,11 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
+use layerstack::Error;
 use layerstack_store::{LoadRequest, LoadSource, Loaded, Platform};
 
 use crate::failure::{Done, Failure, failed};
+use crate::input::ArchiveIn;
 use crate::session::Session;
 
 /// Load images from an OCI layout (directory or archive) or from a docker archive
@@ -41,15 +43,15 @@ pub(crate) fn run(args: Args, session: &Session) -> Done {
     request.name = args.name;
     request.platform = args.platform;
     let store = session.open()?;
-    let mut stdin = io::stdin().lock();
+    let watch = session.watch()?;
+    let mut stdin = ArchiveIn::new(watch.interrupt())
+        .map_err(|error| failed("load")(Error::from_io(error, "open standard input")))?;
     let (source, from) = match &path {
         Some(path) => (LoadSource::Path(path), format!(" from {}", path.display())),
         None => (LoadSource::Stream(&mut stdin), String::new()),
     };
-    let loaded = {
-        let progress = session.progress();
-        store.load(source, &request, &*progress).map_err(failed(format!("load{from}")))?
-    };
+    let loaded = store.load(source, &request, &watch);
+    let loaded = watch.end(format!("load{from}"), loaded)?;
     session.print(&loaded, |out| loaded.iter().try_for_each(|image| write_image(out, image, session.quiet())))
 }
 

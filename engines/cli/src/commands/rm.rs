@@ -1,6 +1,5 @@
 //! `layerstack rm`
 
-use layerstack::ErrorKind;
 use layerstack_store::RemoveContainer;
 
 use crate::failure::{Done, Failure, failed};
@@ -23,10 +22,9 @@ pub(crate) fn run(args: &Args, session: &Session) -> Done {
     let mut request = RemoveContainer::default();
     request.force = args.force;
     let (removed, outcome) = Failure::of_each(&args.containers, |container| {
-        let id = store.remove_container(container, &request).map_err(|error| {
-            failed(format!("remove the container {container}"))(error)
-                .hint_on(ErrorKind::InUse, "`layerstack umount` it first, or give --force")
-        })?;
+        let id = store
+            .remove_container(container, &request)
+            .map_err(failed(format!("remove the container {container}")))?;
         Ok((container.clone(), id))
     });
     let ids: Vec<_> = removed.iter().map(|(_, id)| id).collect();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use layerstack_store::{SaveFormat, SaveRequest, SaveTarget};
 
-use crate::failure::{Done, Failure, failed};
+use crate::failure::{Done, Failure};
 use crate::output::ArchiveOut;
 use crate::session::Session;
 
@@ -50,12 +50,10 @@ pub(crate) fn run(args: &Args, session: &Session) -> Done {
         (None, Some(file)) => SaveTarget::File(file),
         (None, None) => SaveTarget::Stream(&mut stdout),
     };
-    let saved = {
-        let progress = session.progress();
-        store.save(&images, &request, target, &*progress)
-    };
+    let watch = session.watch()?;
+    let saved = store.save(&images, &request, target, &watch);
     stdout.finish()?;
-    let saved = saved.map_err(failed("save"))?;
+    let saved = watch.end("save", saved)?;
     if to_stdout {
         return Ok(());
     }

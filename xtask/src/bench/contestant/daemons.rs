@@ -114,6 +114,10 @@ impl Contestant for Containerd {
         "computes SHA-256; a call of a running daemon"
     }
 
+    fn is_child(&self) -> bool {
+        false
+    }
+
     fn prepare(&mut self, input: &Input) -> Result<()> {
         let archive = self.directory.join("oci.tar");
         let mut tar = Command::new("tar");
@@ -176,6 +180,10 @@ impl Contestant for Docker {
 
     fn remark(&self) -> &'static str {
         "computes SHA-256, copies the archive, keeps tar-split; a call of a running daemon"
+    }
+
+    fn is_child(&self) -> bool {
+        false
     }
 
     fn prepare(&mut self, input: &Input) -> Result<()> {
