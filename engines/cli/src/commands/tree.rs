@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use layerstack::LayerId;
 use layerstack_store::{LayerKind, LayerNode};
 
 use crate::failure::{Done, failed};
@@ -16,10 +17,32 @@ pub(crate) struct Args {
     no_trunc: bool,
 }
 
+/// A layer in the JSON output. The list is flat: a chain of layers can be deeper than JSON parsers go.
+#[derive(serde::Serialize)]
+struct Listed<'a> {
+    id: &'a LayerId,
+    parent: Option<&'a LayerId>,
+    kind: LayerKind,
+    size: u64,
+    images: &'a [String],
+    containers: &'a [String],
+}
+
 pub(crate) fn run(args: &Args, session: &Session) -> Done {
     let store = session.open()?;
     let roots = store.tree().map_err(failed("show the layers"))?;
-    session.print(&roots, |out| roots.iter().try_for_each(|root| write_tree(out, root, args.no_trunc)))
+    session.print(&flat(&roots), |out| roots.iter().try_for_each(|root| write_tree(out, root, args.no_trunc)))
+}
+
+/// All layers, each one after its parent.
+fn flat(roots: &[LayerNode]) -> Vec<Listed<'_>> {
+    let mut waiting: Vec<_> = roots.iter().rev().map(|root| (None, root)).collect();
+    let mut list = Vec::new();
+    while let Some((parent, LayerNode { id, kind, size, images, containers, children, .. })) = waiting.pop() {
+        list.push(Listed { id, parent, kind: *kind, size: *size, images, containers });
+        waiting.extend(children.iter().rev().map(|child| (Some(id), child)));
+    }
+    list
 }
 
 /// Writes a layer and all that stands on it.

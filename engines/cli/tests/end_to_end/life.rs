@@ -1,6 +1,7 @@
 //! An image and its containers from `load` to `rmi`.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use serde_json::json;
@@ -115,5 +116,39 @@ fn a_mount_outlives_the_command_and_one_that_was_taken_away_is_noticed() {
         assert_eq!(root.run(&["rm", "--force", "web"]), "web\n");
         assert!(!Path::new(target).join("etc").exists());
         root.assert_clean();
+    });
+}
+
+#[test]
+fn a_mount_in_use_stays_until_it_is_not() {
+    on_each_driver(|root| {
+        let archive = root.write("image.tar", &Image::new(100).docker_archive("demo:1"));
+        root.run(&["load", archive.to_str().unwrap()]);
+        root.run(&["create", "demo:1", "-n", "web"]);
+        let mounted = root.line(&["mount", "web"]);
+        let open = fs::File::open(Path::new(&mounted).join("etc/motd")).unwrap();
+        let (code, message) = root.fail(&["umount", "web"]);
+        assert_eq!(code, 5, "{message}");
+        assert!(message.contains("a process has files open in it"), "{message}");
+        drop(open);
+        assert_eq!(root.run(&["umount", "web"]), "web\n");
+    });
+}
+
+#[test]
+fn names_that_are_not_utf_8_are_told_byte_by_byte() {
+    on_each_driver(|root| {
+        let archive = root.write("image.tar", &Image::new(100).docker_archive("demo:1"));
+        root.run(&["load", archive.to_str().unwrap()]);
+        root.run(&["create", "demo:1", "-n", "web"]);
+        let mounted = root.line(&["mount", "web"]);
+        let name = std::ffi::OsStr::from_bytes(b"a\xff\nb");
+        fs::write(Path::new(&mounted).join(name), "").unwrap();
+        let output = root.command(&["diff", "web"]).output().unwrap();
+        assert_eq!(output.stdout, b"A /a\xff\nb\n");
+        let changes = root.json(&["diff", "web"]);
+        assert_eq!(changes, json!([{"kind": "A", "path": "/a\u{fffd}\nb", "path_hex": "2f61ff0a62"}]));
+        let tar = root.command(&["diff", "--tar", "web"]).output().unwrap().stdout;
+        assert!(tar.windows(4).any(|bytes| bytes == b"a\xff\nb"));
     });
 }
