@@ -15,6 +15,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use layerstack_core::ErrorKind;
 use layerstack_core::diff::{changes, export};
 use layerstack_core::driver::{Candidate, Candidates, CtimeWindow, LayerForm, Scope};
 use layerstack_core::fs::{Reflink, copy_tree};
@@ -170,7 +171,16 @@ struct Mounted(PathBuf);
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        drop(detach(&self.0));
+        // A child process that another test starts has our descriptors until it executes its program.
+        for _ in 0..500 {
+            match detach(&self.0) {
+                Err(error) if error.kind() == ErrorKind::InUse => {
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                }
+                outcome => return assert!(outcome.is_ok() || std::thread::panicking(), "{outcome:?}"),
+            }
+        }
+        drop(rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH));
     }
 }
 
