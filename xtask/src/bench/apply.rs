@@ -40,8 +40,10 @@ pub(super) fn run(bench: &Bench, sets: &[String], report: &mut Report) -> Result
         };
         let mut times: Vec<Times> = all.iter().map(|_| Times::default()).collect();
         for round in 0..bench.rounds {
-            for (contestant, times) in all.iter_mut().zip(&mut times) {
-                let Ok(contestant) = contestant else { continue };
+            // Each is the first once: what comes first finds the store cold.
+            for turn in 0..all.len() {
+                let number = (turn + round as usize) % all.len();
+                let (Ok(contestant), times) = (&mut all[number], &mut times[number]) else { continue };
                 if times.failure.is_none() {
                     eprintln!("{name}, round {} of {}: {}", round + 1, bench.rounds, contestant.name());
                     let done = measure(bench, &mut **contestant, &input, times);

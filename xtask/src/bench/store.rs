@@ -8,9 +8,6 @@ use anyhow::{Context as _, Result};
 
 use crate::process;
 
-/// Where files are in memory.
-const MEMORY: &str = "/dev/shm";
-
 /// Room for two copies of the largest data set, in bytes. The file is sparse.
 const SIZE: u64 = 8 << 30;
 
@@ -27,16 +24,20 @@ impl Store {
     pub(crate) fn new() -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("layerstack-bench-")
-            .tempdir_in(MEMORY)
-            .with_context(|| format!("failed to make a directory in {MEMORY}"))?;
-        let image = directory.path().join("image");
+            .tempdir()
+            .context("failed to make a temporary directory")?;
+        let store = Self { directory };
+        // Mounted for this process and its children only: it ends with them, and the memory is free again.
+        let mut memory = Command::new("mount");
+        memory.args(["-t", "tmpfs", "-o", &format!("size={SIZE}"), "layerstack-bench"]);
+        process::output(memory.arg(store.directory.path()))?;
+        let image = store.directory.path().join("image");
         File::create(&image)?.set_len(SIZE)?;
         // Without the work that ext4 would otherwise do in the background while we measure.
         let lazy = "lazy_itable_init=0,lazy_journal_init=0";
         let mut make = Command::new("mkfs.ext4");
         make.args(["-q", "-F", "-E", lazy, "-N", &INODES.to_string()]).arg(&image);
         process::output(&mut make)?;
-        let store = Self { directory };
         fs::create_dir(store.path())?;
         process::output(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(store.path()))?;
         Ok(store)
@@ -77,5 +78,6 @@ impl Drop for Store {
         for _ in 0..2 {
             let _ = process::output(Command::new("umount").arg("--recursive").arg(self.path()));
         }
+        let _ = process::output(Command::new("umount").arg(self.directory.path()));
     }
 }
