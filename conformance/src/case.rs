@@ -52,7 +52,9 @@ pub type Verdict<T = ()> = std::result::Result<T, Stop>;
 pub enum Stop {
     /// The clause does not hold; what was seen instead, and where in the suite.
     Failed(String),
-    /// The case says nothing about this driver or host, for the reason given.
+    /// The case asks for what the driver's capabilities do not offer; the reason that they give.
+    NotOffered(String),
+    /// The case could not be run here, for the reason given.
     NotRun(String),
 }
 
@@ -64,7 +66,21 @@ impl Stop {
         Self::Failed(format!("{what}\n    at {}:{}", place.file(), place.line()))
     }
 
-    /// A case that has nothing to check.
+    /// A case that asks for what the driver does not offer.
+    pub fn not_offered(reason: impl Into<String>) -> Self {
+        Self::NotOffered(reason.into())
+    }
+
+    /// The same, and before what was seen a word on where.
+    #[must_use]
+    pub fn within(self, place: impl fmt::Display) -> Self {
+        match self {
+            Self::Failed(what) => Self::Failed(format!("{place}: {what}")),
+            other => other,
+        }
+    }
+
+    /// A case that could not be run.
     pub fn not_run(reason: impl Into<String>) -> Self {
         Self::NotRun(reason.into())
     }

@@ -16,8 +16,9 @@
 //! # What a case is
 //! A function that takes a [`Scene`](scene::Scene): a fresh root, a fresh work directory, and the driver under test
 //! behind the front. Its doc comment cites the clause that it checks, and is printed where the clause does not hold.
-//! What a driver may lack is asked of its capabilities, never of its name. A case that has nothing to check says why:
-//! it has not run, which is not the same as passed, and `--require` makes it a failure.
+//! What a driver may lack is asked of its capabilities, never of its name. A case that asks for more than they offer
+//! says so with their reason; one that could not be run here says why. Neither is the same as passed, and `--require`
+//! makes the second a failure.
 //!
 //! # What it needs
 //! Root, for mounts. And in the environment, each optional:

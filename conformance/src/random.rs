@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use fastrand::Rng;
 
-use crate::case::{Stop, Verdict};
+use crate::case::Verdict;
 use crate::files;
 use crate::scene::{edit, grow, id, sealed};
 use crate::subject::Subject;
@@ -17,10 +17,7 @@ use crate::subject::Subject;
 /// The first that `work` gives.
 pub fn with_each_seed(seeds: u64, work: impl Fn(u64) -> Verdict) -> Verdict {
     for seed in 0..seeds {
-        work(seed).map_err(|stop| match stop {
-            Stop::Failed(what) => Stop::Failed(format!("seed {seed}: {what}")),
-            other @ Stop::NotRun(_) => other,
-        })?;
+        work(seed).map_err(|stop| stop.within(format_args!("seed {seed}")))?;
     }
     Ok(())
 }

@@ -92,7 +92,7 @@ impl Scene {
         let scene = Self::new(self.stage.clone(), small, &name.to_string_lossy(), self.alone)?;
         let done = work(&scene).map_err(|stop| match stop {
             Stop::Failed(what) => Stop::Failed(format!("{what}\n    {}", scene.dump())),
-            other @ Stop::NotRun(_) => other,
+            other => other,
         });
         done.and(scene.clear())
     }
@@ -151,6 +151,11 @@ impl Scene {
             lines.push("…".to_owned());
         }
         lines.join("\n    ")
+    }
+
+    /// The text with the place of this scene left out, which is another in each case.
+    pub(crate) fn without_its_place(&self, text: &str) -> String {
+        text.replace(&self.directory.display().to_string(), "STORE")
     }
 
     /// Takes everything away: mounts, layers through the driver, files.

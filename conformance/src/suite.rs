@@ -173,6 +173,7 @@ impl Stage {
         let (outcome, reason) = match verdict {
             Ok(()) => ("passed", None),
             Err(Stop::Failed(reason)) => ("failed", Some(reason)),
+            Err(Stop::NotOffered(reason)) => ("not-offered", Some(reason)),
             Err(Stop::NotRun(reason)) => ("not-run", Some(reason)),
         };
         let line = serde_json::json!({
@@ -201,7 +202,10 @@ fn trial(stage: &Arc<Stage>, case: &'static Case) -> Trial {
         stage.write_report(case, &verdict, start.elapsed().as_secs_f64());
         match verdict {
             Ok(()) => Ok(Completion::Completed),
-            Err(Stop::NotRun(reason)) if !stage.require => Ok(Completion::ignored_with(reason)),
+            Err(Stop::NotOffered(reason)) => Ok(Completion::ignored_with(format!("not offered: {reason}"))),
+            Err(Stop::NotRun(reason)) if !stage.require => {
+                Ok(Completion::ignored_with(format!("not run: {reason}")))
+            }
             Err(Stop::NotRun(reason)) => Err(Failed::from(format!("required, but not run: {reason}"))),
             Err(Stop::Failed(what)) => Err(Failed::from(format!("clause: {}\n{what}", case.clause()))),
         }
@@ -238,6 +242,8 @@ fn run_on_the_floor(stage: &Arc<Stage>, case: &'static Case) -> Verdict {
     };
     let verdict = match verdict {
         Err(Stop::Failed(what)) => Err(Stop::Failed(format!("{what}\n    {}", scene.dump()))),
+        // One reason, however many cases have it.
+        Err(Stop::NotOffered(reason)) => Err(Stop::NotOffered(scene.without_its_place(&reason))),
         other => other,
     };
     verdict.and(scene.clear())

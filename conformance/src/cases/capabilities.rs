@@ -61,7 +61,7 @@ fn capabilities_are_the_same_at_every_open(scene: &Scene) -> Verdict {
 fn a_native_diff_looks_at_less_than_everything(scene: &Scene) -> Verdict {
     let layers = scene.open()?;
     if let Some(reason) = layers.capabilities().native_diff.reason() {
-        return Err(Stop::not_run(format!("no native diff: {reason}")));
+        return Err(Stop::not_offered(format!("no native diff: {reason}")));
     }
     let tar = Tarball::of((0..500).map(|count| Item::file(format!("d{}/f{count}", count % 10), "x")));
     import(&*layers, "base", None, &tar)?;
@@ -93,7 +93,7 @@ fn what_is_shared_with_the_parent_takes_no_space(scene: &Scene) -> Verdict {
     const SIZE: u64 = 96 << 20;
     let layers = scene.open()?;
     if let Some(reason) = layers.capabilities().shares_blocks.reason() {
-        return Err(Stop::not_run(format!("nothing is shared: {reason}")));
+        return Err(Stop::not_offered(format!("nothing is shared: {reason}")));
     }
     sealed(&*layers, "base", None, |root| {
         let chunk: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(1 << 20).collect();

@@ -82,10 +82,7 @@ impl<'a> Ground<'a> {
         check!(points.len() >= 2, "only the points {points:?} are passed: there is nowhere to kill at");
         let allowed = allowed(self)?;
         for (point, nth) in points {
-            let at = |stop| match stop {
-                Stop::Failed(what) => Stop::Failed(format!("killed at {point}:{nth}: {what}")),
-                other @ Stop::NotRun(_) => other,
-            };
+            let at = |stop: Stop| stop.within(format_args!("killed at {point}:{nth}"));
             self.prepared(prepare, || {
                 let report = self.scene.errand(steps.to_vec()).killed_at(&point, nth).run()?;
                 check!(report.was_killed(), "the process was not killed: {report:?}");

@@ -90,7 +90,7 @@ fn a_chain_of_the_declared_length_works(scene: &Scene) -> Verdict {
 fn a_chain_one_layer_longer_is_refused(scene: &Scene) -> Verdict {
     let layers = open(scene, &scene.root())?;
     let Some(most) = layers.capabilities().max_depth else {
-        return Err(Stop::not_run("the driver declares no limit"));
+        return Err(Stop::not_offered("the driver declares no limit"));
     };
     chain(&*layers, most)?;
     must_show_all(&snapshot(&*layers, &name(most))?, most)?;

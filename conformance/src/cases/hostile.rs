@@ -238,7 +238,7 @@ fn a_symlink_replaced_by_others_while_the_tar_is_read(scene: &Scene) -> Verdict 
     // What becomes of the layer is whoever swapped's doing; what lies outside is not theirs to have changed.
     let _ = target.import(scene, &mut Swapping { tar: &tar, swap: &swap })?;
     if swaps.get() == 0 {
-        return Err(Stop::not_run("the driver fills its layers where nobody else can reach them"));
+        return Err(Stop::not_offered("the driver fills its layers where nobody else can reach them"));
     }
     Ok(())
 }

@@ -37,7 +37,7 @@ fn sized(size: &str) -> Options {
 fn needs_quota(layers: &dyn Subject) -> Verdict {
     match layers.capabilities().quota.reason() {
         None => Ok(()),
-        Some(reason) => Err(Stop::not_run(format!("no quota: {reason}"))),
+        Some(reason) => Err(Stop::not_offered(format!("no quota: {reason}"))),
     }
 }
 
@@ -45,7 +45,7 @@ fn needs_quota(layers: &dyn Subject) -> Verdict {
 fn a_limit_that_is_not_offered_is_refused(scene: &Scene) -> Verdict {
     let layers = scene.open()?;
     if layers.capabilities().quota.offered() {
-        return Err(Stop::not_run("the driver offers quota here"));
+        return Err(Stop::not_offered("the driver offers quota"));
     }
     let before = scene.names()?;
     let kind = if scene.registration().layer_options.iter().any(|option| option.name == "size") {
@@ -150,7 +150,9 @@ fn the_parents_data_count_as_declared(scene: &Scene) -> Verdict {
     let kind = layers.capabilities().quota_kind;
     check!(kind.is_some(), "quota is offered, and what it counts is not said");
     if kind == Some(QuotaKind::FileSystem) {
-        return Err(Stop::not_run("the limit is the size of a file system, which the parent already has"));
+        return Err(Stop::not_offered(
+            "the limit is the size of a file system, which the parent already has",
+        ));
     }
     sealed(&*layers, "base", None, |root| write_up_to(&root.join("data"), LIMIT * 3 / 4).map(drop))?;
     layers.create(&id("layer"), Some(&id("base")), &sized(&LIMIT.to_string()))?;

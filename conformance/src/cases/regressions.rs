@@ -143,7 +143,7 @@ fn nanoseconds_are_kept(scene: &Scene) -> Verdict {
 fn attributes_are_the_same_after_a_round_trip(scene: &Scene) -> Verdict {
     let layers = scene.open()?;
     if !layers.capabilities().xattrs.contains(&"user.") {
-        return Err(Stop::not_run("the driver keeps no attributes of the name space \"user.\""));
+        return Err(Stop::not_offered("the driver keeps no attributes of the name space \"user.\""));
     }
     sealed(&*layers, "base", None, |root| {
         files::sample(root)?;

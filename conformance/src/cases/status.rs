@@ -111,7 +111,7 @@ fn usage_does_not_count_what_is_the_parents(scene: &Scene) -> Verdict {
     if let Some(reason) = layers.capabilities().usage_without_walk.reason()
         && !layers.capabilities().native_diff.offered()
     {
-        return Err(Stop::not_run(format!("the back end cannot tell: {reason}")));
+        return Err(Stop::not_offered(format!("the back end cannot tell: {reason}")));
     }
     sealed(&*layers, "base", None, |root| {
         let content: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(SIZE as usize).collect();
@@ -153,7 +153,7 @@ fn a_check_finds_a_layer_whose_storage_is_gone(scene: &Scene) -> Verdict {
         .filter(|piece| piece.starts_with(&home) && piece.is_dir())
         .collect();
     if pieces.is_empty() {
-        return Err(Stop::not_run("the driver's layers are not directories that one could take away"));
+        return Err(Stop::not_offered("the driver's layers are not directories that one could take away"));
     }
     for piece in pieces {
         // A piece may be a part of another that has just gone.

@@ -1,0 +1,94 @@
+//! What the suite says of each case.
+
+use anyhow::{Context as _, Result};
+
+/// How a case ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Outcome {
+    /// The clause holds.
+    Passed,
+    /// It does not.
+    Failed,
+    /// It is about something that the driver's capabilities do not offer.
+    NotOffered,
+    /// It could not be run here.
+    NotRun,
+}
+
+impl Outcome {
+    /// All of them, in the order in which they are printed.
+    pub(crate) const ALL: [Self; 4] = [Self::Passed, Self::Failed, Self::NotRun, Self::NotOffered];
+
+    /// In words.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::NotOffered => "not offered",
+            Self::NotRun => "not run",
+        }
+    }
+}
+
+/// A line of the suite's report.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Record {
+    /// The driver.
+    pub(crate) driver: String,
+    /// The group of the case.
+    pub(crate) group: String,
+    /// Its name.
+    pub(crate) case: String,
+    /// The clause of the contract that it checks.
+    pub(crate) clause: String,
+    /// How it ended.
+    pub(crate) outcome: Outcome,
+    /// What was seen, or why it did not run.
+    pub(crate) reason: Option<String>,
+    /// How long it took.
+    pub(crate) seconds: f64,
+}
+
+/// The records of a report, and one more, as failed, for each case that should have ended and is not in it.
+pub(crate) fn complete(driver: &str, cases: &[String], report: &str) -> Result<Vec<Record>> {
+    let mut records = Vec::new();
+    for line in report.lines() {
+        records.push(serde_json::from_str::<Record>(line).context("the suite wrote a report that is none")?);
+    }
+    for name in cases {
+        let (group, case) = name.split_once("::").unwrap_or(("", name));
+        if !records.iter().any(|record| record.group == group && record.case == case) {
+            records.push(Record {
+                driver: driver.to_owned(),
+                group: group.to_owned(),
+                case: case.to_owned(),
+                clause: String::new(),
+                outcome: Outcome::Failed,
+                reason: Some("the suite ended before this case did".to_owned()),
+                seconds: 0.0,
+            });
+        }
+    }
+    // As the suite has them, not as they happened to end.
+    let place = |record: &Record| {
+        let name = format!("{}::{}", record.group, record.case);
+        cases.iter().position(|case| *case == name)
+    };
+    records.sort_by_key(place);
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_case_that_did_not_end_has_failed() {
+        let report = r#"{"driver":"d","group":"g","case":"b","clause":"c","outcome":"not-run","reason":"r","seconds":1.5}"#;
+        let records = complete("d", &["g::a".to_owned(), "g::b".to_owned()], report).unwrap();
+        let seen: Vec<_> = records.iter().map(|record| (record.case.as_str(), record.outcome)).collect();
+        assert_eq!(seen, [("a", Outcome::Failed), ("b", Outcome::NotRun)]);
+        assert!(complete("d", &[], "no report").is_err());
+    }
+}

@@ -1,0 +1,130 @@
+//! The file systems that the suite works on.
+//!
+//! Each is in a file that has lost its name by the time it is mounted, on a loop device that frees itself
+//! (`losetup(8)`, autoclear), at a place in a table of mounts that goes with its last process. So a run that is
+//! killed leaves nothing, and two at once do not meet.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::process;
+use crate::workspace::Metadata;
+
+/// Room for layers, in bytes. The file is sparse.
+const SIZE: u64 = 8 << 30;
+
+/// What the cases that fill a store fill, in bytes.
+const SMALL: u64 = 64 << 20;
+
+/// A kind of file system to keep layers on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum FileSystem {
+    /// ext4 in a file.
+    Ext4,
+    /// xfs in a file.
+    Xfs,
+    /// btrfs in a file.
+    Btrfs,
+    /// Memory.
+    Tmpfs,
+}
+
+impl FileSystem {
+    /// Ways to make and mount it, the best first: with quota for single directories where the kernel has it.
+    fn ways(self) -> &'static [(&'static [&'static str], &'static str)] {
+        match self {
+            Self::Ext4 => &[
+                (
+                    &["mkfs.ext4", "-q", "-F", "-O", "quota,project", "-E", "quotatype=prjquota"],
+                    "loop,prjquota",
+                ),
+                (&["mkfs.ext4", "-q", "-F"], "loop"),
+            ],
+            Self::Xfs => &[(&["mkfs.xfs", "-q", "-f"], "loop,pquota"), (&["mkfs.xfs", "-q", "-f"], "loop")],
+            Self::Btrfs => &[(&["mkfs.btrfs", "-q", "-f"], "loop")],
+            Self::Tmpfs => &[],
+        }
+    }
+}
+
+/// A large and a small file system, both mounted and empty.
+#[derive(Debug)]
+pub(crate) struct Store {
+    base: PathBuf,
+    large: PathBuf,
+    small: PathBuf,
+}
+
+impl Store {
+    /// Makes both. The caller has a table of mounts of its own.
+    pub(crate) fn new(kind: FileSystem) -> Result<Self> {
+        let base = Metadata::load()?.target_directory.join("conformance");
+        fs::create_dir_all(&base).with_context(|| format!("failed to make {}", base.display()))?;
+        // Only in this table of mounts: another run has its own at the same place.
+        process::run(
+            Command::new("mount").args(["-t", "tmpfs", "-o", "mode=0755", "layerstack"]).arg(&base),
+        )?;
+        let store = Self { large: base.join("large"), small: base.join("small"), base };
+        fs::create_dir(&store.large)?;
+        fs::create_dir(&store.small)?;
+        make(kind, SIZE, &store.large)?;
+        // The others do not come as small as this.
+        make(FileSystem::Ext4, SMALL, &store.small)?;
+        Ok(store)
+    }
+
+    /// Where layers are kept.
+    pub(crate) fn large(&self) -> &Path {
+        &self.large
+    }
+
+    /// What can be filled up.
+    pub(crate) fn small(&self) -> &Path {
+        &self.small
+    }
+
+    /// A new file in memory.
+    pub(crate) fn report(&self) -> PathBuf {
+        self.base.join("report")
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // What stays in use goes with the table of mounts.
+        let _ = process::output(Command::new("umount").args(["--recursive", "--lazy"]).arg(&self.base));
+    }
+}
+
+fn make(kind: FileSystem, size: u64, target: &Path) -> Result<()> {
+    if kind == FileSystem::Tmpfs {
+        let size = format!("size={size},mode=0755");
+        return process::run(
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "layerstack"]).arg(target),
+        );
+    }
+    let mut failures = Vec::new();
+    for (words, options) in kind.ways() {
+        match make_in_a_file(words, options, size, target) {
+            Ok(()) => return Ok(()),
+            Err(error) => failures.push(format!("{error:#}")),
+        }
+    }
+    bail!("no {kind:?} could be made: {}", failures.join("; "))
+}
+
+fn make_in_a_file(words: &[&str], options: &str, size: u64, target: &Path) -> Result<()> {
+    let Some(program) = process::find(words[0]) else {
+        bail!("{} is missing; get it with: cargo xtask setup", words[0]);
+    };
+    // On disk, beside what is built: memory would not hold it everywhere.
+    let folder = Metadata::load()?.target_directory;
+    let image =
+        tempfile::NamedTempFile::new_in(folder).context("failed to make a file for the file system")?;
+    image.as_file().set_len(size)?;
+    process::output(Command::new(program).args(&words[1..]).arg(image.path()))?;
+    process::output(Command::new("mount").args(["-o", options]).arg(image.path()).arg(target)).map(drop)
+}
