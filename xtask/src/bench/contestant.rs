@@ -5,10 +5,10 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+use super::Bench;
 use super::data::Set;
 use super::oci::{Image, TAG};
 use super::store::{Store, remove};
-use super::{Bench, store};
 use crate::process;
 
 pub(crate) mod daemons;
@@ -53,9 +53,11 @@ pub(crate) type Entrant = Result<Box<dyn Contestant>, (&'static str, String)>;
 pub(crate) fn all(bench: &Bench) -> Result<Vec<Entrant>> {
     let store = &bench.store;
     let mut all: Vec<Entrant> = vec![
-        Ok(Box::new(Layerstack::new(bench, false)?)),
-        Ok(Box::new(Layerstack::new(bench, true)?)),
-        Ok(Box::new(Tar { directory: store.path().join("tar") })),
+        Ok(Box::new(Layerstack::new(bench, Mode::Plain)?)),
+        Ok(Box::new(Layerstack::new(bench, Mode::Digest)?)),
+        Ok(Box::new(Layerstack::new(bench, Mode::Unflushed)?)),
+        Ok(Box::new(Tar { directory: store.path().join("tar"), flush: false })),
+        Ok(Box::new(Tar { directory: store.path().join("tar-flushed"), flush: true })),
     ];
     all.push(match process::find("umoci") {
         Some(_) => Ok(Box::new(Umoci { directory: store.path().join("umoci") })),
@@ -74,31 +76,46 @@ fn missing(package: &str) -> String {
     format!("not installed (apt-get install {package})")
 }
 
+/// What Layerstack does besides unpacking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// What it does by default.
+    Plain,
+    /// Computes the digest of the tar too.
+    Digest,
+    /// Leaves the flush of each layer to the kernel (the option `sync`).
+    Unflushed,
+}
+
 #[derive(Debug)]
 struct Layerstack {
     runner: PathBuf,
     root: PathBuf,
-    digest: bool,
+    mode: Mode,
     memory: Option<f64>,
 }
 
 impl Layerstack {
-    fn new(bench: &Bench, digest: bool) -> Result<Self> {
-        let root = bench.store.directory(if digest { "layerstack-digest" } else { "layerstack" })?;
-        Ok(Self { runner: bench.runner.clone(), root, digest, memory: None })
+    fn new(bench: &Bench, mode: Mode) -> Result<Self> {
+        let root = bench.store.directory(&format!("layerstack-{mode:?}"))?;
+        Ok(Self { runner: bench.runner.clone(), root, mode, memory: None })
     }
 }
 
 impl Contestant for Layerstack {
     fn name(&self) -> &'static str {
-        if self.digest { "layerstack, digests" } else { "layerstack" }
+        match self.mode {
+            Mode::Plain => "layerstack",
+            Mode::Digest => "layerstack, digests",
+            Mode::Unflushed => "layerstack, no flush",
+        }
     }
 
     fn remark(&self) -> &'static str {
-        if self.digest {
-            "computes SHA-256; a process, a flush (syncfs) a layer"
-        } else {
-            "a process, a flush (syncfs) a layer"
+        match self.mode {
+            Mode::Plain => "a process; each layer flushed (syncfs)",
+            Mode::Digest => "a process; computes SHA-256; each layer flushed",
+            Mode::Unflushed => "a process",
         }
     }
 
@@ -112,10 +129,10 @@ impl Contestant for Layerstack {
 
     fn unpack(&mut self, input: &Input) -> Result<()> {
         let mut command = Command::new(&self.runner);
-        command.arg("import").arg(&self.root).arg("overlay2").arg(if self.digest {
-            "digest"
-        } else {
-            "plain"
+        command.arg("import").arg(&self.root).arg("overlay2").arg(match self.mode {
+            Mode::Plain => "plain",
+            Mode::Digest => "digest",
+            Mode::Unflushed => "unflushed",
         });
         let text = process::output(command.args(&input.set.layers))?;
         let bytes: u64 = text.trim().parse().context("the runner printed no peak of memory")?;
@@ -138,15 +155,20 @@ impl Contestant for Layerstack {
 #[derive(Debug)]
 struct Tar {
     directory: PathBuf,
+    flush: bool,
 }
 
 impl Contestant for Tar {
     fn name(&self) -> &'static str {
-        "GNU tar"
+        if self.flush { "GNU tar, then a flush" } else { "GNU tar" }
     }
 
     fn remark(&self) -> &'static str {
-        "a process a layer; plain files, nothing flushed"
+        if self.flush {
+            "a process a layer; plain files; flushed once (syncfs)"
+        } else {
+            "a process a layer; plain files"
+        }
     }
 
     fn is_child(&self) -> bool {
@@ -167,11 +189,14 @@ impl Contestant for Tar {
             tar.arg(layer).arg("--directory").arg(self.directory.join(number.to_string()));
             process::output(&mut tar)?;
         }
+        if self.flush {
+            process::output(Command::new("sync").arg("--file-system").arg(&self.directory))?;
+        }
         Ok(())
     }
 
     fn clear(&mut self, _input: &Input) -> Result<()> {
-        store::remove(&self.directory)
+        remove(&self.directory)
     }
 }
 
@@ -186,7 +211,7 @@ impl Contestant for Umoci {
     }
 
     fn remark(&self) -> &'static str {
-        "computes SHA-256; a process; all layers into one directory, nothing flushed"
+        "a process; computes SHA-256; all layers into one directory"
     }
 
     fn is_child(&self) -> bool {
@@ -240,7 +265,7 @@ impl Contestant for ContainersStorage {
     }
 
     fn remark(&self) -> &'static str {
-        "computes digests, keeps tar-split; a process a layer"
+        "a process a layer; computes digests, keeps tar-split"
     }
 
     fn is_child(&self) -> bool {

@@ -111,7 +111,7 @@ impl Contestant for Containerd {
     }
 
     fn remark(&self) -> &'static str {
-        "computes SHA-256; a call of a running daemon"
+        "a call of a running daemon; computes SHA-256"
     }
 
     fn is_child(&self) -> bool {
@@ -179,7 +179,7 @@ impl Contestant for Docker {
     }
 
     fn remark(&self) -> &'static str {
-        "computes SHA-256, copies the archive, keeps tar-split; a call of a running daemon"
+        "a call of a running daemon; computes SHA-256, copies the archive, keeps tar-split"
     }
 
     fn is_child(&self) -> bool {

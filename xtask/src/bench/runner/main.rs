@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use layerstack::LayerId;
-use layerstack::layers::{Base, Config, Layers};
+use layerstack::layers::{Base, Config, Durability, Layers};
 use layerstack::options::Options;
 
 mod cycle;
@@ -37,7 +37,11 @@ fn run(arguments: &[&str]) -> Result<()> {
     let &[command, root, driver, ref rest @ ..] = arguments else {
         bail!("usage: layerstack-bench COMMAND ROOT DRIVER [ARGUMENT]...");
     };
-    let layers = Layers::open(Path::new(root), &layerstack::registry()?, &Config::new().with_driver(driver))?;
+    let mut config = Config::new().with_driver(driver);
+    if rest.contains(&"unflushed") {
+        config = config.with_durability(Durability::Never);
+    }
+    let layers = Layers::open(Path::new(root), &layerstack::registry()?, &config)?;
     match (command, rest) {
         ("import", [mode, tars @ ..]) => {
             import::run(&layers, *mode == "digest", tars)?;
