@@ -337,6 +337,23 @@ fn a_persistent_mount_stays_and_one_taken_away_is_noticed() {
 }
 
 #[test]
+fn what_is_mounted_inside_a_live_mount_is_no_part_of_the_layer() {
+    let root = Root::new();
+    let layers = root.open();
+    layers.create(&id("a"), None, &none()).unwrap();
+    let mount = layers.mount(&id("a"), &MountRequest::new()).unwrap();
+    let inner = mount.target().join("inner");
+    std::fs::create_dir(&inner).unwrap();
+    let plan = MountPlan::bind(root.0.path(), Access::ReadOnly, "");
+    layerstack_core::mount::attach(&plan, &inner).unwrap();
+    let changes = layers.changes(&id("a"), Base::Parent);
+    layerstack_core::mount::detach(&inner).unwrap();
+    mount.unmount().unwrap();
+    let changes: Vec<_> = changes.unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(changes, ["A /inner"]);
+}
+
+#[test]
 fn a_place_of_the_callers_own_must_exist_and_stays() {
     let root = Root::new();
     let layers = root.open();

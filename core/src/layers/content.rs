@@ -11,7 +11,7 @@ use crate::diff::{self, Change, DiffSummary};
 use crate::driver::Candidates;
 use crate::error::{Error, Result};
 use crate::id::LayerId;
-use crate::mount::Access;
+use crate::mount::{self, Access, MountPlan};
 use crate::tree::Tree;
 
 /// What a layer is compared with.
@@ -79,9 +79,11 @@ impl Layers {
     pub(super) fn view(&self, id: &LayerId) -> Result<View<'_>> {
         let held = self.records.hold(id)?;
         if let Some(target) = self.live_mount(&held.layer)? {
+            // A copy of that one mount: what is mounted inside it (a container's /proc) is no part of the layer.
+            let root = mount::attach_detached(&MountPlan::bind(target, Access::ReadOnly, ""))?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let root = rustix::fs::open(&target, flags, Mode::empty())
-                .map_err(|errno| Error::from_errno(errno, "open the mount").with_path(&target))?;
+            let root = rustix::fs::openat(&root, ".", flags, Mode::empty())
+                .map_err(|errno| Error::from_errno(errno, "open the mount"))?;
             return Ok(View { layers: self, tree: Some(Tree::from_fd(root)), held, attached: false });
         }
         let plan = self.driver.mount_plan(id, Access::ReadOnly)?;

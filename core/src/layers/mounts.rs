@@ -133,6 +133,9 @@ pub(super) struct Entry {
     made_target: bool,
     /// The kernel's number; None until it is attached.
     id: Option<MountId>,
+    /// Somebody is just unmounting it.
+    #[serde(default)]
+    leaving: bool,
     /// The name of the file.
     #[serde(skip)]
     name: String,
@@ -183,6 +186,7 @@ impl Layers {
                 access,
                 persistent: request.persistent,
                 id: None,
+                leaving: false,
                 name: String::new(),
             };
             let (entry, file) = self.note_mount(entry, exclusive)?;
@@ -316,8 +320,8 @@ impl Layers {
                 }
                 Presence::Gone => {
                     self.forget_mount(&entry, guard)?;
-                    // Without a number it never was.
-                    if entry.id.is_some() {
+                    // Without a number it never was there; a leaving one was unmounted here.
+                    if entry.id.is_some() && !entry.leaving {
                         found.push((entry.layer, entry.target, false));
                     }
                 }
@@ -347,8 +351,8 @@ impl Layers {
         };
         let mounted = mount::mounted_at(&entry.target)?;
         Ok(match entry.id {
-            // Being attached at this moment.
-            None if owned => Presence::There,
+            // Being attached or unmounted at this moment.
+            _ if owned && (entry.id.is_none() || entry.leaving) => Presence::There,
             // Its process died between attaching and noting it. What is on a target that was made for it is it.
             None if mounted.is_some() && entry.made_target => Presence::Leaked,
             None => Presence::Gone,
@@ -358,10 +362,42 @@ impl Layers {
         })
     }
 
-    /// Unmounts what an entry records, if it is there, and forgets it.
+    /// Unmounts what an entry records, if it is there, and forgets it. The records stay unlocked while the kernel
+    /// unmounts, which takes long; meanwhile the entry says that it is leaving.
     fn take_away(&self, entry: &Entry) -> Result<()> {
-        self.detach(entry)?;
-        self.forget_mount(entry, &self.records.lock()?)
+        let leaving = self.note_leaving(entry, true)?;
+        if let Err(error) = self.detach(entry) {
+            self.note_leaving(entry, false)?;
+            return Err(error);
+        }
+        let guard = self.records.lock()?;
+        drop(leaving);
+        // It may have been forgotten, and another mount noted under its name.
+        match self.read_entry(&entry.name)? {
+            Some((noted, _)) if noted.id == entry.id && noted.target == entry.target => {
+                self.forget_mount(entry, &guard)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes whether a mount is leaving. The file that is returned is locked, unless the process that made the
+    /// mount has it locked: either way others see that somebody is at it.
+    fn note_leaving(&self, entry: &Entry, leaving: bool) -> Result<Option<OwnedFd>> {
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&self.records.mounts, &entry.name, flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(self.records.fail(errno, "open", &entry.name)),
+        };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) | Err(Errno::WOULDBLOCK) => {}
+            Err(errno) => return Err(self.records.fail(errno, "lock", &entry.name)),
+        }
+        let noted = Entry { leaving, ..entry.clone() };
+        records::write_all(&file, &noted.to_json())
+            .map_err(|errno| self.records.fail(errno, "note the mount", &entry.name))?;
+        Ok(Some(file))
     }
 
     fn detach(&self, entry: &Entry) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -88,15 +89,31 @@ pub fn attach_detached_through(interface: Interface, plan: &MountPlan) -> Result
     }
 }
 
+/// How often, and how long apart, a busy mount is tried again. A process that is just being forked by another thread
+/// holds all descriptors of this one until it executes its program.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// Unmounts `target`.
 ///
 /// # Errors
-/// - `InUse` where something in the mount is open or a working directory; it stays mounted.
+/// - `InUse` where something in the mount stays open or a working directory; it stays mounted.
 /// - `NotFound` where nothing is mounted there.
 pub fn detach(target: &Path) -> Result<()> {
-    rustix::mount::unmount(target, UnmountFlags::NOFOLLOW).map_err(|errno| {
+    let unmount = || rustix::mount::unmount(target, UnmountFlags::NOFOLLOW);
+    let mut result = unmount();
+    for _ in 1..TRIES {
+        if result != Err(Errno::BUSY) {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+        result = unmount();
+    }
+    result.map_err(|errno| {
         let error = match errno {
-            Errno::INVAL | Errno::NOENT | Errno::NOTDIR => Error::new(ErrorKind::NotFound, "nothing is mounted there"),
+            Errno::INVAL | Errno::NOENT | Errno::NOTDIR => {
+                Error::new(ErrorKind::NotFound, "nothing is mounted there")
+            }
             Errno::BUSY => Error::new(
                 ErrorKind::InUse,
                 "the mount is in use: a file in it is open, a process works in it, or something is mounted in it",

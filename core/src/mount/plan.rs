@@ -77,7 +77,7 @@ impl MountPlan {
         };
         let mut options = Vec::new();
         if self.is_bind() {
-            options.push("rbind".to_owned());
+            options.push("bind".to_owned());
         }
         options.push(match self.access {
             Access::ReadOnly => "ro".to_owned(),
