@@ -66,13 +66,12 @@ pub(super) fn seal(block: &mut [u8; BLOCK]) {
 /// The sum of the block's bytes, those of the checksum field taken as spaces: as unsigned and, as some old tars
 /// had it, as signed bytes.
 pub(super) fn checksums(block: &[u8; BLOCK]) -> (u64, i64) {
-    let (mut unsigned, mut signed) = (0_u64, 0_i64);
-    for (at, byte) in block.iter().enumerate() {
-        let byte = if CHECKSUM.contains(&at) { b' ' } else { *byte };
-        unsigned += u64::from(byte);
-        signed += i64::from(byte.cast_signed());
-    }
-    (unsigned, signed)
+    let spaces = CHECKSUM.len() as u64 * u64::from(b' ');
+    let sum = |bytes: &[u8]| bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+    let unsigned = sum(block) - sum(&block[CHECKSUM]) + spaces;
+    // Taken as signed, a byte of 128 or more is 256 less.
+    let high = |bytes: &[u8]| bytes.iter().filter(|byte| **byte >= 0x80).count() as i64;
+    (unsigned, unsigned.cast_signed() - 256 * (high(block) - high(&block[CHECKSUM])))
 }
 
 /// A numeric field: octal digits between spaces and NULs, an empty field being 0; or, where the first bit is set,
@@ -134,6 +133,14 @@ mod tests {
         for (field, expected) in cases {
             assert_eq!(number(field), *expected, "{}", field.escape_ascii());
         }
+    }
+
+    #[test]
+    fn checksums_take_their_own_field_for_spaces() {
+        let mut block = [0; BLOCK];
+        (block[0], block[1], block[511]) = (1, 0x80, 0xff);
+        block[CHECKSUM].fill(0xff);
+        assert_eq!(checksums(&block), (256 + 1 + 0x80 + 0xff, 256 + 1 - 0x80 - 1));
     }
 
     #[test]
