@@ -29,7 +29,8 @@ const ALIGNMENT: u64 = 4096;
 ///
 /// - PAX global headers are passed over. Of several extended headers before an entry the last one counts.
 /// - Links, directories, devices and fifos have no content, whatever size their headers give.
-/// - An empty stream is an archive without entries; the blocks of zeros at the end may be missing, or be only one.
+/// - An empty stream is an archive without entries; the blocks of zeros at the end may be missing, or be only one,
+///   and then the padding of the last content too.
 ///   What follows them is read and ignored.
 /// - Volume labels are passed over. An entry of a type that is not known is an error.
 #[derive(Debug)]

@@ -27,7 +27,7 @@ const GATHERED: usize = 64 << 10;
 /// The longest path that is read back; the reader of archives takes none that is longer.
 const MAX_PATH: u64 = 1 << 20;
 
-/// Records an archive that goes by, in the form of the [module](self).
+/// Records what an archive that goes by has beyond the files of the layer, for [`reassemble`].
 #[derive(Debug)]
 pub struct Recorder<W: Write> {
     out: W,
