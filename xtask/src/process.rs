@@ -66,8 +66,11 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
         .output()
         .with_context(|| format!("failed to start {}", line(command)))?;
     if !output.status.success() {
-        let errors = String::from_utf8_lossy(&output.stderr);
-        bail!("{} ended with {}: {}", line(command), output.status, errors.trim());
+        // Programs such as diff say on their standard output what is wrong.
+        let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+        let said = String::from_utf8_lossy(said);
+        let said: Vec<&str> = said.trim().lines().take(20).collect();
+        bail!("{} ended with {}: {}", line(command), output.status, said.join("\n"));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::compare;
 use super::digests::Digests;
 use super::engine::{Engine, foreign};
 use super::journal::Journal;
@@ -179,23 +180,11 @@ fn check_committed(engine: &Engine, workplace: &Path, changes: &[String]) -> Res
             );
         }
     }
-    // Of special files it compares the type and the numbers; symbolic links as such.
-    foreign(
-        Command::new("diff").args(["--recursive", "--brief", "--no-dereference"]).args([&unpacked, &three]),
-    )?;
-    ensure!(metadata(&unpacked)? == metadata(&three)?, "types, modes, owners or link targets differ");
+    compare::must_be_equal(&unpacked, &three)?;
     println!("    umoci's tree and ours are equal");
     engine.run(&["umount", "three"])?;
     engine.run(&["rm", "three"])?;
     Ok(())
-}
-
-/// Type, mode, owner and link target of each file in a tree, as find prints them.
-fn metadata(tree: &Path) -> Result<Vec<String>> {
-    let listing = foreign(Command::new("find").arg(tree).args(["-printf", "%P %y %m %U:%G %l\\0"]))?;
-    let mut files: Vec<String> = listing.split('\0').map(str::to_owned).collect();
-    files.sort();
-    Ok(files)
 }
 
 fn text(path: &Path) -> String {

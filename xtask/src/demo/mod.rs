@@ -9,6 +9,7 @@ use crate::process;
 use crate::setup::{self, Part};
 use crate::workspace::{self, Metadata};
 
+mod compare;
 mod debian;
 mod digests;
 mod engine;
