@@ -72,16 +72,40 @@ fn index(chosen: &[Chosen], existing: Option<Vec<u8>>) -> Result<Index> {
             continue;
         }
         for name in &image.names {
+            let full = qualified(name);
+            index.manifests.retain(|known| known.annotation(CONTAINERD_NAME) != Some(&full));
             let mut named = descriptor.clone();
             named.annotations = Some(Annotations::from([
-                (REF_NAME.to_owned(), name.clone()),
-                (CONTAINERD_NAME.to_owned(), qualified(name)),
+                (REF_NAME.to_owned(), reference(name, &descriptor, &index, chosen).to_owned()),
+                (CONTAINERD_NAME.to_owned(), full),
             ]));
-            index.manifests.retain(|known| known.annotation(REF_NAME) != Some(name));
             index.manifests.push(named);
         }
     }
     Ok(index)
+}
+
+/// What a layout calls an image: its tag, as Docker and containerd write it and `oci:LAYOUT:TAG` of other tools
+/// looks for it; the whole name where another image of the layout has the same tag.
+fn reference<'n>(name: &'n str, descriptor: &Descriptor, index: &Index, chosen: &[Chosen]) -> &'n str {
+    let tag = tag_of(name);
+    let taken = index
+        .manifests
+        .iter()
+        .any(|known| known.annotation(REF_NAME) == Some(tag) && known.digest != descriptor.digest);
+    let wanted = chosen
+        .iter()
+        .filter(|other| other.manifest.digest.to_string() != descriptor.digest)
+        .any(|other| other.names.iter().any(|name| tag_of(name) == tag));
+    if taken || wanted { name } else { tag }
+}
+
+/// The tag of a name that has one: what follows the last colon, which a port's never is.
+fn tag_of(name: &str) -> &str {
+    match name.rsplit_once(':') {
+        Some((_, tag)) if !tag.contains('/') => tag,
+        _ => name,
+    }
 }
 
 /// A name in full, with the registry and the `library/` that people leave out: as containerd wants it.
