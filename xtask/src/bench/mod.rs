@@ -15,6 +15,8 @@
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -93,6 +95,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if std::env::var_os(PRIVATE).is_none() {
         return Err(enter_private_namespaces());
     }
+    end_on_signals()?;
     let bench = Bench {
         rounds: args.rounds,
         runner: build_runner()?,
@@ -127,6 +130,17 @@ fn enter_private_namespaces() -> anyhow::Error {
     let program = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
     unshare.arg(program).args(std::env::args_os().skip(1)).env(PRIVATE, "1");
     anyhow::Error::new(unshare.exec()).context(format!("failed to start {}", process::line(&unshare)))
+}
+
+/// Lets the signals that end a program end this one. It is the first process of its namespace, which the kernel spares
+/// those that it does not ask for.
+fn end_on_signals() -> Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        let always = Arc::new(AtomicBool::new(true));
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, always)?;
+    }
+    Ok(())
 }
 
 /// Builds Layerstack's part with the release profile; gives the program.
