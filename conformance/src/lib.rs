@@ -6,7 +6,7 @@
 //! # use layerstack_core::registry::Registration;
 //! # static REGISTRATION: Registration = Registration {
 //! #     name: "mine", summary: "", rank: 0, options: &[], layer_options: &[],
-//! #     probe: |_| Ok(()), open: |_| unimplemented!(),
+//! #     probe: |_| Ok(()), open: |_| Err(layerstack_core::Error::new(layerstack_core::ErrorKind::Unavailable, "an example")),
 //! # };
 //! fn main() -> std::process::ExitCode {
 //!     layerstack_conformance::main(&REGISTRATION)
