@@ -94,7 +94,8 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// A failure: kind, message, context, cause. See the [module](self).
+/// A failure: a stable kind to match on, a message, where it happened (driver, operation, layer, path; each may be
+/// absent), and the cause, which `Display` never repeats.
 pub struct Error(Box<Inner>);
 
 struct Inner {

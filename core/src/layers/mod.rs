@@ -10,6 +10,7 @@ mod content;
 mod create;
 mod docker;
 mod lifecycle;
+mod mount_entries;
 mod mounts;
 mod record;
 mod records;

@@ -14,7 +14,7 @@ pub enum LayerState {
     Sealed,
     /// It was made by another program, and its metadata do not tell. It can be mounted read-only, diffed, sealed
     /// and removed; to be written to it must be declared writable first
-    /// ([`Layers::declare`](super::Layers::declare)).
+    /// ([`Layers::declare_writable`](super::Layers::declare_writable)).
     Unknown,
 }
 
