@@ -130,10 +130,20 @@ impl Records {
     fn held(&self, id: &LayerId, operation: FlockOperation) -> Result<Held> {
         // The record may be replaced or moved between being opened and being locked; then the one that is there now
         // counts.
+        let mut tries = 0;
         loop {
             let file = self.open_layer(id)?;
             match rustix::fs::flock(&file, operation) {
                 Ok(()) => {}
+                // Who has just made a layer visible still has its lock for a moment; that is no reason to refuse
+                // the first who sees it.
+                Err(Errno::WOULDBLOCK)
+                    if tries < 20 && operation == FlockOperation::NonBlockingLockShared =>
+                {
+                    tries += 1;
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                    continue;
+                }
                 Err(Errno::WOULDBLOCK) => {
                     return Err(Error::new(ErrorKind::InUse, "another operation is working on the layer"));
                 }
