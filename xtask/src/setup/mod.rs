@@ -122,10 +122,11 @@ fn by_hand(packages: &[&str]) -> String {
 /// Installs Debian packages as root or through sudo.
 fn install(packages: &[&str]) -> Result<()> {
     anyhow::ensure!(process::find("apt-get").is_some(), "this host has no apt-get");
-    println!("installing {}", packages.join(" "));
+    println!("installing {}; this can take minutes", packages.join(" "));
     // A fresh machine has no lists of packages at all, and old lists name files that are gone.
-    process::run(apt_get()?.arg("update"))?;
-    process::run(apt_get()?.args(["install", "--yes", "--no-install-recommends"]).args(packages))
+    process::output(apt_get()?.arg("update"))?;
+    process::output(apt_get()?.args(["install", "--yes", "--no-install-recommends"]).args(packages))?;
+    Ok(())
 }
 
 fn apt_get() -> Result<Command> {
@@ -141,7 +142,8 @@ fn apt_get() -> Result<Command> {
         sudo.args(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
         sudo
     };
-    command.env("DEBIAN_FRONTEND", "noninteractive").arg("--quiet=2");
+    // Another package manager may be at work; wait for it, in seconds.
+    command.env("DEBIAN_FRONTEND", "noninteractive").args(["--quiet=2", "--option=DPkg::Lock::Timeout=300"]);
     Ok(command)
 }
 
