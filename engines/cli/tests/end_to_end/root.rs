@@ -37,7 +37,9 @@ pub(crate) fn on_each_driver(test: impl Fn(&Root)) {
 
 /// The program without what a developer's shell may have set for it.
 pub(crate) fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_layerstack"));
+    // A signal that is ignored stays ignored in a child, and a shell has what it starts in the background ignore SIGINT.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT,TERM,HUP", env!("CARGO_BIN_EXE_layerstack")]);
     for variable in ["LAYERSTACK_ROOT", "LAYERSTACK_DRIVER", "LAYERSTACK_CONFIG"] {
         command.env_remove(variable);
     }
