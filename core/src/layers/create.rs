@@ -22,7 +22,7 @@ impl Layers {
     pub fn create(&self, id: &LayerId, parent: Option<&LayerId>, options: &Options) -> Result<()> {
         let create = || {
             let pending = self.make(id, parent, options)?;
-            self.records.finish(pending)?;
+            self.records.finish(pending, &self.records.lock()?)?;
             crate::kill_point!("layers.create.visible");
             Ok(())
         };
@@ -98,7 +98,7 @@ impl Layers {
             crate::kill_point!("layers.apply.withdrawn");
             let (pending, applied) = self.or_undo(pending, |layer| self.unpack(layer, tar, request))?;
             crate::kill_point!("layers.apply.applied");
-            self.records.finish(pending)?;
+            self.records.finish(pending, &self.records.lock()?)?;
             Ok(applied)
         };
         apply().map_err(|error| self.context(error, "apply to", id))

@@ -130,20 +130,10 @@ impl Records {
     fn held(&self, id: &LayerId, operation: FlockOperation) -> Result<Held> {
         // The record may be replaced or moved between being opened and being locked; then the one that is there now
         // counts.
-        let mut tries = 0;
         loop {
             let file = self.open_layer(id)?;
             match rustix::fs::flock(&file, operation) {
                 Ok(()) => {}
-                // Who has just made a layer visible still has its lock for a moment; that is no reason to refuse
-                // the first who sees it.
-                Err(Errno::WOULDBLOCK)
-                    if tries < 20 && operation == FlockOperation::NonBlockingLockShared =>
-                {
-                    tries += 1;
-                    std::thread::sleep(std::time::Duration::from_millis(1));
-                    continue;
-                }
                 Err(Errno::WOULDBLOCK) => {
                     return Err(Error::new(ErrorKind::InUse, "another operation is working on the layer"));
                 }
@@ -211,9 +201,12 @@ impl Records {
         }
     }
 
-    /// Makes a pending layer exist.
-    pub(super) fn finish(&self, pending: Pending) -> Result<Layer> {
+    /// Makes a pending layer exist. Its lock goes first, so that whoever sees the layer can have it; the guard keeps
+    /// everybody from taking the pending layer over meanwhile.
+    pub(super) fn finish(&self, pending: Pending, _guard: &Guard<'_>) -> Result<Layer> {
         let id = pending.layer.id.as_str();
+        rustix::fs::flock(&pending.file, FlockOperation::Unlock)
+            .map_err(|errno| self.fail(errno, "unlock", id))?;
         rustix::fs::renameat(&self.pending, id, &self.layers, id)
             .map_err(|errno| self.fail(errno, "make the layer visible", id))?;
         Ok(pending.layer)
@@ -229,7 +222,7 @@ impl Records {
             .and_then(|()| if durable { rustix::fs::fsync(&pending.file) } else { Ok(()) })
             .map_err(|errno| self.fail(errno, "write the record", id))?;
         crate::kill_point!("layers.seal.recorded");
-        let layer = self.finish(pending)?;
+        let layer = self.finish(pending, &self.lock()?)?;
         self.flush_names(durable)?;
         Ok(layer)
     }

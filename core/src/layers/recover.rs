@@ -186,7 +186,7 @@ impl Layers {
                 let options = Options::new();
                 let record = Layer { id: id.clone(), parent: layer.parent, state, depth, options, created };
                 let pending = self.records.begin(record, guard)?;
-                self.records.finish(pending)?;
+                self.records.finish(pending, guard)?;
                 found.push(Recovered::Adopted { layer: id, state });
             }
             if later.len() == before {

@@ -26,7 +26,8 @@ pub struct MountPlan {
     pub options: Vec<MountOption>,
     /// Where relative paths in `options` start.
     pub base: Option<PathBuf>,
-    /// Where the layer is mounted if the caller names no place: where Docker's layout has it.
+    /// Where the layer is mounted if the caller names no place: where Docker's layout has it. Core makes this
+    /// directory, in one that is there, and removes it after the mount.
     pub target: PathBuf,
 }
 

@@ -214,8 +214,9 @@ impl Driver for Overlay2 {
         Ok(plan)
     }
 
-    fn unmounted(&self, id: &LayerId) -> Result<()> {
-        self.home.layer(id)?.remove_if_empty("merged")
+    fn unmounted(&self, _id: &LayerId) -> Result<()> {
+        // A plan prepares nothing, and the directory that core mounts on goes with the mount.
+        Ok(())
     }
 
     fn apply_target(&self, id: &LayerId) -> Result<ApplyTarget> {

@@ -137,14 +137,6 @@ impl Directory {
         }
     }
 
-    /// Removes an empty directory; that it is absent, or not empty, is no error.
-    pub(crate) fn remove_if_empty(&self, name: &str) -> Result<()> {
-        match rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY) => Ok(()),
-            Err(errno) => Err(self.failed(errno, "remove the directory", name)),
-        }
-    }
-
     /// Names and types of what is in the directory, in any order, without `.` and `..`.
     pub(crate) fn entries(&self) -> Result<Vec<(CString, FileType)>> {
         let failed = |errno| Error::from_errno(errno, "read the directory").with_path(self.path.clone());

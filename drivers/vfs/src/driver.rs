@@ -140,9 +140,6 @@ impl Driver for Vfs {
     }
 
     fn remove(&self, id: &LayerId) -> Result<()> {
-        if !self.layout.remove_mount_point(id)? {
-            return Err(Error::new(ErrorKind::InUse, "is mounted").with_path(self.layout.mount_point(id)));
-        }
         // What an interrupted call left has the name that the tree is about to get.
         self.remove_staged(id)?;
         self.layout.withdraw(id)?;
@@ -165,13 +162,12 @@ impl Driver for Vfs {
 
     fn mount_plan(&self, id: &LayerId, access: Access) -> Result<MountPlan> {
         self.layout.open_tree(id)?;
-        self.layout.make_mount_point(id)?;
         Ok(MountPlan::bind(self.layout.tree(id), access, self.layout.mount_point(id)))
     }
 
-    fn unmounted(&self, id: &LayerId) -> Result<()> {
-        // A sealed layer may be mounted there a second time.
-        self.layout.remove_mount_point(id).map(drop)
+    fn unmounted(&self, _id: &LayerId) -> Result<()> {
+        // A plan prepares nothing.
+        Ok(())
     }
 
     fn apply_target(&self, id: &LayerId) -> Result<ApplyTarget> {

@@ -22,7 +22,6 @@ pub(crate) struct Layout {
     home: PathBuf,
     dir: OwnedFd,
     windows: OwnedFd,
-    mnt: OwnedFd,
 }
 
 impl Layout {
@@ -39,9 +38,9 @@ impl Layout {
         let layout = Self {
             dir: open(&home.join("dir"))?,
             windows: open(&home.join("windows"))?,
-            mnt: open(&home.join("mnt"))?,
             home: home.to_owned(),
         };
+        open(&home.join("mnt"))?;
         sync_directory(opened, home)?;
         Ok(layout)
     }
@@ -109,23 +108,6 @@ impl Layout {
     /// Removes a tree that [`Layout::publish`] did not come to or that [`Layout::withdraw`] left.
     pub(crate) fn remove_staged(&self, id: &LayerId) -> Result<()> {
         remove_tree(&self.dir, staged(id).as_ref(), &self.home.join("dir"))
-    }
-
-    /// Makes the directory [`Layout::mount_point`].
-    pub(crate) fn make_mount_point(&self, id: &LayerId) -> Result<()> {
-        match rustix::fs::mkdirat(&self.mnt, id.as_str(), Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => Ok(()),
-            Err(errno) => Err(Error::from_errno(errno, "make directory").with_path(self.mount_point(id))),
-        }
-    }
-
-    /// Removes the directory [`Layout::mount_point`] unless something is mounted there; false where it is.
-    pub(crate) fn remove_mount_point(&self, id: &LayerId) -> Result<bool> {
-        match rustix::fs::unlinkat(&self.mnt, id.as_str(), AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => Ok(true),
-            Err(Errno::BUSY) => Ok(false),
-            Err(errno) => Err(Error::from_errno(errno, "remove directory").with_path(self.mount_point(id))),
-        }
     }
 
     /// The ids of all trees, whole or on their way in or out.
