@@ -119,15 +119,16 @@ pub(crate) fn committed(parent: &[u8], commit: &Commit<'_>) -> Result<Vec<u8>> {
         Some(author) => config.insert("author".into(), author.into()),
         None => config.remove("author"),
     };
-    config
+    let diff_ids = config
         .get_mut("rootfs")
         .and_then(|rootfs| rootfs.as_object_mut())
         .ok_or_else(|| broken("no root file system"))?
         .entry("diff_ids")
         .or_insert_with(|| json!([]))
         .as_array_mut()
-        .ok_or_else(|| broken("diff ids that are not a list"))?
-        .push(commit.diff_id.as_str().into());
+        .ok_or_else(|| broken("diff ids that are not a list"))?;
+    let layers_before = diff_ids.len();
+    diff_ids.push(commit.diff_id.as_str().into());
 
     let mut step = Map::new();
     step.insert("created".into(), commit.created.into());
@@ -138,11 +139,16 @@ pub(crate) fn committed(parent: &[u8], commit: &Commit<'_>) -> Result<Vec<u8>> {
     if let Some(message) = commit.message {
         step.insert("comment".into(), message.into());
     }
-    match config.entry("history").or_insert_with(|| json!([])) {
-        Value::Array(history) => history.push(step.into()),
-        history @ Value::Null => *history = json!([step]),
-        _ => return Err(broken("a history that is not a list")),
+    let history = config.entry("history").or_insert_with(|| json!([]));
+    if history.is_null() {
+        *history = json!([]);
     }
+    let history = history.as_array_mut().ok_or_else(|| broken("a history that is not a list"))?;
+    // A history is optional, but one that there is has a step for each layer: those that have none get an empty one.
+    let is_of_layer = |step: &&Value| step.get("empty_layer") != Some(&Value::Bool(true));
+    let told = history.iter().filter(is_of_layer).count();
+    history.extend(std::iter::repeat_n(json!({}), layers_before.saturating_sub(told)));
+    history.push(step.into());
 
     if !commit.changes.is_empty() {
         let settings = config.entry("config").or_insert_with(|| json!({}));
@@ -321,6 +327,29 @@ mod tests {
         };
         let bytes = committed(&serde_json::to_vec(config).unwrap(), &commit).unwrap();
         serde_json::from_slice(&bytes).unwrap()
+    }
+
+    #[test]
+    fn a_history_has_a_step_for_each_layer_after_a_commit() {
+        let old: Vec<_> = [b"a", b"b"].iter().map(|name| Digest::of(*name).to_string()).collect();
+        for (history, steps) in [
+            (json!(null), vec![json!(null), json!(null), json!("why")]),
+            (
+                json!([{"comment": "1"}, {"comment": "2", "empty_layer": true}]),
+                vec![json!("1"), json!("2"), json!(null), json!("why")],
+            ),
+            (json!([{"comment": "1"}, {"comment": "2"}]), vec![json!("1"), json!("2"), json!("why")]),
+        ] {
+            let parent = json!({"rootfs": {"type": "layers", "diff_ids": old}, "history": history});
+            let new = change(&parent, &[]);
+            let comments: Vec<_> = new["history"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|step| step.get("comment").cloned().unwrap_or_default())
+                .collect();
+            assert_eq!(comments, steps);
+        }
     }
 
     #[test]
