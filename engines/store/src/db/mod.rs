@@ -4,6 +4,7 @@ mod claims;
 mod containers;
 mod images;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -59,6 +60,11 @@ impl Database {
     /// # Errors
     /// `Unsupported` for a database of a newer version, `Corrupt` for what is no database.
     pub(crate) fn open(path: &Path, driver: &'static str) -> Result<Self> {
+        // SQLite does not wait where two connections turn a new database to WAL at once: one of them fails as locked.
+        let turn = path.parent().unwrap_or(Path::new("."));
+        let turn = File::open(turn)
+            .and_then(|turn| turn.lock().map(|()| turn))
+            .map_err(|error| Error::from_io(error, "lock the store's directory").with_path(turn))?;
         let open = || -> Outcome<Connection> {
             let mut connection = Connection::open(path)?;
             // A transaction takes milliseconds; whoever waits longer waits for a stopped process.
@@ -88,6 +94,7 @@ impl Database {
             Ok(connection)
         };
         let connection = open().map_err(|failure| translate(failure).with_path(path))?;
+        drop(turn);
         Ok(Self { connection: Mutex::new(connection), path: path.to_owned(), driver })
     }
 
