@@ -115,9 +115,17 @@ impl Errand {
     }
 }
 
-/// A process on its way.
+/// A process on its way. It is killed when this is dropped, as happens where a case fails meanwhile.
 #[derive(Debug)]
 pub struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // One that has ended is no longer there to be killed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 impl Running {
     /// Kills it without warning.
@@ -144,12 +152,18 @@ impl Running {
     ///
     /// # Errors
     /// Where its output cannot be read.
-    pub fn finish(self) -> Verdict<Report> {
-        let output = self.0.wait_with_output()?;
-        let text = String::from_utf8_lossy(&output.stdout);
+    pub fn finish(mut self) -> Verdict<Report> {
+        // To the end of one, then of the other: what goes to standard error is at most a line, which the pipe holds.
+        let (mut text, mut complaints) = (String::new(), String::new());
+        if let Some(out) = &mut self.0.stdout {
+            out.read_to_string(&mut text)?;
+        }
+        if let Some(errors) = &mut self.0.stderr {
+            errors.read_to_string(&mut complaints)?;
+        }
+        let status = self.0.wait()?;
         let done = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
-        Ok(Report { done, status: output.status, complaints })
+        Ok(Report { done, status, complaints })
     }
 }
 

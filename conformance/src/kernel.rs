@@ -108,18 +108,25 @@ pub fn free_bytes(path: &Path) -> Verdict<u64> {
     Ok(stat.f_bavail * stat.f_frsize)
 }
 
-/// The most memory that this process has used so far, in KiB (`VmHWM` of proc_pid_status(5)).
+/// The memory that this process uses now, in KiB; from here on the most that it uses is counted anew (`5` written to
+/// `clear_refs`, proc_pid_clear_refs(5)).
 ///
 /// # Errors
 /// Where the kernel does not tell.
-pub fn peak_memory() -> Verdict<u64> {
+pub fn watch_memory() -> Verdict<u64> {
+    std::fs::write("/proc/self/clear_refs", "5")?;
+    peak_memory()
+}
+
+/// The most memory that this process has used since it was last watched, in KiB (`VmHWM` of proc_pid_status(5)).
+fn peak_memory() -> Verdict<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
     line.trim().trim_end_matches(" kB").parse().map_err(Stop::failed)
 }
 
-/// Fails the case where much more memory than `mebibytes` was used since [`peak_memory`] was `before`. Other cases run
-/// in this process too, and 100 MiB are theirs; what must not be used is more than that by far.
+/// Fails the case where much more memory than `mebibytes` was used since [`watch_memory`] gave `before`. Other cases
+/// run in this process too, and 100 MiB are theirs; what must not be used is more than that by far.
 ///
 /// # Errors
 /// Where it was.

@@ -74,6 +74,11 @@ pub(crate) fn open(
     if is("the driver of a root has to be named") && config.driver.is_none() {
         return Err(other());
     }
+    if is("homes are open to others") {
+        for path in ["", "layerstack", "vfs", "vfs/dir"] {
+            let _ = files::mode(&root.join(path), 0o755);
+        }
+    }
     let mut capabilities = Layers::capabilities(&layers).clone();
     let no = || Feature::no("");
     match breakage.as_str() {
@@ -86,7 +91,11 @@ pub(crate) fn open(
         "sharing is declared" => capabilities.shares_blocks = Feature::Yes,
         "forking is declared" => capabilities.fork_live = Feature::Yes,
         "usage without a walk is declared" => capabilities.usage_without_walk = Feature::Yes,
-        "quota is declared" => {
+        "the parent's data count, and do not" => {
+            capabilities.quota = Feature::Yes;
+            capabilities.quota_kind = Some(QuotaKind::Whole);
+        }
+        "quota is declared" | "one limit is all layers'" => {
             capabilities.quota = Feature::Yes;
             capabilities.quota_kind = Some(QuotaKind::Added);
         }
@@ -135,6 +144,14 @@ impl Mounted for Odd<'_> {
             "a mount taken away makes an error that sticks" if gone => {
                 Err(Error::new(ErrorKind::Other, "it is gone"))
             }
+            "what is written to a full store is lost" => {
+                let _ = fs::remove_file(self.target.join("after"));
+                inner.unmount()
+            }
+            "what another process writes is lost" if is_errand() => {
+                let _ = fs::remove_file(self.target.join("written"));
+                inner.unmount()
+            }
             "what is written is lost" => {
                 for name in ["etc/passwd", "file", "after", "added", "written"] {
                     let _ = fs::remove_file(self.target.join(name));
@@ -150,6 +167,25 @@ impl Mounted for Odd<'_> {
     }
 }
 
+/// A tar that is read whole and altered when it is first asked for.
+struct Altered<'a> {
+    broken: &'a Broken,
+    tar: &'a mut dyn Read,
+    whole: Option<std::io::Cursor<Vec<u8>>>,
+}
+
+impl Read for Altered<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.whole.is_none() {
+            let mut bytes = Vec::new();
+            // Some tars of the suite have no end worth reading.
+            (&mut *self.tar).take(16 << 20).read_to_end(&mut bytes)?;
+            self.whole = Some(std::io::Cursor::new(self.broken.altered(&bytes)));
+        }
+        self.whole.as_mut().map_or(Ok(0), |whole| whole.read(buffer))
+    }
+}
+
 fn wrong(kind: ErrorKind) -> Error {
     Error::new(kind, "it did not work")
 }
@@ -162,6 +198,16 @@ fn is_errand() -> bool {
 impl Broken {
     fn is(&self, name: &str) -> bool {
         self.breakage == name
+    }
+
+    fn ignores_sizes(&self) -> bool {
+        [
+            "quota is declared",
+            "one limit is all layers'",
+            "the parent's data count, and do not",
+            "a limit is not kept",
+        ]
+        .contains(&self.breakage.as_str())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -262,7 +308,10 @@ impl Broken {
                 entry.set(108, 7, 0);
                 entry.set(116, 7, 0);
             }),
-            "times are lost" => each(|entry| entry.set(136, 11, 0)),
+            "times are lost" => each(|entry| {
+                entry.forget_pax_time();
+                entry.set(136, 11, 0);
+            }),
             "hardlinks are lost" => retain(|entry| entry.kind() != b'1'),
             "pipes and devices are lost" => retain(|entry| !matches!(entry.kind(), b'3' | b'4' | b'6')),
             "symlinks are lost" => retain(|entry| entry.kind() != b'2'),
@@ -274,7 +323,7 @@ impl Broken {
     }
 
     /// Reads a tar and alters it, where that is what is wrong.
-    fn read<'t>(&self, tar: &'t mut dyn Read) -> Result<Box<dyn Read + 't>> {
+    fn read<'t>(&'t self, tar: &'t mut dyn Read) -> Result<Box<dyn Read + 't>> {
         const ALTERING: [&str; 12] = [
             "whiteouts are lost",
             "opaque markers are lost",
@@ -292,17 +341,17 @@ impl Broken {
         if !ALTERING.contains(&self.breakage.as_str()) {
             return Ok(Box::new(tar));
         }
-        let mut bytes = Vec::new();
-        // Some tars of the suite have no end worth reading.
-        tar.take(64 << 20).read_to_end(&mut bytes).map_err(|error| Error::from_io(error, "read"))?;
-        Ok(Box::new(std::io::Cursor::new(self.altered(&bytes))))
+        Ok(Box::new(Altered { broken: self, tar, whole: None }))
     }
 
     /// What some tar was made to do: changes a file that lies outside the root.
     fn break_out(&self) {
         let Some(place) = self.layers.root().parent() else { return };
         for path in ["work/outside/secret", "work/outside/victim", "work/victim", "work/outside"] {
-            let _ = fs::write(place.join(path), "changed from inside");
+            let path = place.join(path);
+            if path.is_file() && fs::write(&path, "changed from inside").is_ok() {
+                let _ = files::mode(&path, 0o777);
+            }
         }
     }
 }
@@ -378,7 +427,7 @@ impl Subject for Broken {
                 let _ = error;
                 self.layers.create(id, parent, &Options::new())
             }
-            Err(error) if self.is("quota is declared") && options.get("size").is_some() => {
+            Err(error) if self.ignores_sizes() && options.get("size").is_some() && !exists => {
                 let _ = error;
                 self.layers.create(id, parent, &Options::new())
             }
@@ -462,9 +511,17 @@ impl Subject for Broken {
         if self.is("an import breaks out of the layer") {
             self.break_out();
         }
-        if self.is("an import takes memory") {
-            let taken = vec![1_u8; 400 << 20];
-            std::hint::black_box(&taken);
+        if self.is("an import keeps what it reads") {
+            let mut kept = Vec::new();
+            let read = tar.take(300 << 20).read_to_end(&mut kept);
+            read.map_err(|error| Error::from_io(error, "read"))?;
+            return Subject::import(&self.layers, id, parent, &mut kept.chain(tar), verify);
+        }
+        if self.is("more than 122 layers are refused")
+            && let Some(parent) = parent
+            && self.layers.layer(parent)?.depth >= 122
+        {
+            return Err(wrong(ErrorKind::Unsupported));
         }
         if self.is("an import is seen before it is whole") {
             self.layers.create(id, parent, &Options::new())?;
@@ -492,6 +549,12 @@ impl Subject for Broken {
             Err(error) if self.is("a refused tar is applied") && error.kind() == ErrorKind::InvalidInput => {
                 self.layers.create(id, parent, &Options::new())?;
                 self.layers.seal(id)?;
+                Ok(Applied::default())
+            }
+            Err(error)
+                if self.is("a layer is imported twice")
+                    && matches!(error.kind(), ErrorKind::InUse | ErrorKind::AlreadyExists) =>
+            {
                 Ok(Applied::default())
             }
             Err(error) if self.is("a failed import leaves the layer") => {
@@ -542,15 +605,18 @@ impl Subject for Broken {
                     let _ = fs::remove_file(target.join("kept"));
                 }
             }),
-            "removal frees nothing" => {
-                if let Ok(usage) = self.layers.usage(id) {
-                    let kept = self.layers.home().join(format!("windows/.kept-{}", fastrand::u64(..)));
-                    let _ = fs::write(kept, vec![7; usize::try_from(usage.bytes).unwrap_or(0)]);
-                }
-            }
             _ => {}
         }
+        let kept = if self.is("removal frees nothing") {
+            self.layers.usage(id).map_or(0, |usage| usage.bytes)
+        } else {
+            0
+        };
         let removed = self.layers.remove(id);
+        if removed.is_ok() && kept > 1 << 20 {
+            let path = self.layers.home().join(format!("windows/.kept-{}", fastrand::u64(..)));
+            let _ = fs::write(path, vec![7; usize::try_from(kept).unwrap_or(0)]);
+        }
         if removed.is_ok() {
             self.state().removed.insert(id.clone());
             match (self.breakage.as_str(), &parent) {
@@ -664,6 +730,9 @@ impl Subject for Broken {
                     let _ = fs::create_dir_all(target);
                 }
             }
+            "one limit is all layers'" if !self.layers.mounts(None)?.is_empty() => {
+                return Err(wrong(ErrorKind::QuotaExceeded));
+            }
             "a sealed layer is mounted once" if sealed && !self.layers.mounts(Some(id))?.is_empty() => {
                 return Err(wrong(ErrorKind::InUse));
             }
@@ -760,6 +829,7 @@ impl Subject for Broken {
                     });
                 }
             }
+            "the last change is not listed" => drop(changes.pop()),
             "something is always changed" if parent.is_some() => {
                 changes.push(Change { path: "/zzz".into(), kind: ChangeKind::Modified });
             }
@@ -806,6 +876,7 @@ impl Subject for Broken {
                     }
                 });
             }
+            "a diff lacks its last entry" => bytes = tar::changed(&bytes, |entries| drop(entries.pop())),
             "a tar shows native whiteouts" => {
                 bytes = tar::changed(&bytes, |entries| {
                     for entry in entries.iter_mut().filter(|entry| entry.name().contains(".wh.")) {

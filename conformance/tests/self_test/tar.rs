@@ -26,6 +26,14 @@ impl Entry {
         self.header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     }
 
+    /// Makes the seconds of the PAX header's time, if it has one, zeros.
+    pub(crate) fn forget_pax_time(&mut self) {
+        let Some(at) = self.pax.windows(7).position(|window| window == b" mtime=") else { return };
+        for byte in self.pax[at + 7..].iter_mut().take_while(|byte| byte.is_ascii_digit()) {
+            *byte = b'0';
+        }
+    }
+
     pub(crate) fn number(&self, at: usize, digits: usize) -> u32 {
         let text = String::from_utf8_lossy(&self.header[at..at + digits]).into_owned();
         u32::from_str_radix(text.trim_matches(['\0', ' ']), 8).unwrap_or(0)
@@ -38,7 +46,7 @@ pub(crate) fn changed(tar: &[u8], change: impl FnOnce(&mut Vec<Entry>)) -> Vec<u
     let mut rest = tar;
     let mut pax = Vec::new();
     while let Some((header, after)) = rest.split_first_chunk::<512>() {
-        if header.iter().all(|byte| *byte == 0) || &header[257..262] != b"ustar" {
+        if &header[257..262] != b"ustar" || !has_its_sum(header) {
             break;
         }
         let digits = String::from_utf8_lossy(&header[124..135]).into_owned();
@@ -62,4 +70,12 @@ pub(crate) fn changed(tar: &[u8], change: impl FnOnce(&mut Vec<Entry>)) -> Vec<u
     changed.extend_from_slice(&pax);
     changed.extend_from_slice(rest);
     changed
+}
+
+/// Whether the header's sum is right. A wrong one is a case's doing, and stays.
+fn has_its_sum(header: &[u8; 512]) -> bool {
+    let blank = |(at, byte): (usize, &u8)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) };
+    let sum: u32 = header.iter().enumerate().map(blank).sum();
+    let text = String::from_utf8_lossy(&header[148..155]).into_owned();
+    u32::from_str_radix(text.trim_matches(['\0', ' ']), 8) == Ok(sum)
 }
