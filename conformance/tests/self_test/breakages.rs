@@ -139,10 +139,7 @@ pub(crate) static BREAKAGES: &[Breakage] = &[
         "an import is seen before it is verified",
         "apply::an_imported_layer_is_absent_where_it_is_not_verified",
     ),
-    breakage(
-        "an import is seen before it is whole",
-        "apply::an_imported_layer_is_not_seen_before_it_is_whole",
-    ),
+    breakage("an import is seen before it is whole", "concurrency::processes_never_see_a_half_made_layer"),
     breakage("an import is not sealed", "apply::an_imported_layer_is_sealed_and_in_its_place"),
     breakage("a refused tar is applied", "hostile::names_with_dot_dot"),
     breakage("a refused tar is some other error", "hostile::random_damage"),
