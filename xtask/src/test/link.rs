@@ -77,7 +77,7 @@ impl Engine {
         let libraries = self.folder.path().join("libraries");
         let mut library = self.cargo("rustc", choice);
         library.args(["--lib", "--", "--print"]).arg(format!("native-static-libs={}", libraries.display()));
-        process::run(&mut library)?;
+        process::output(&mut library)?;
         let native = fs::read_to_string(&libraries).context("rustc named no native libraries")?;
 
         let rust = process::output(self.cargo("run", choice).args(["--bin", "layerstack-link-check"]))?;
