@@ -244,6 +244,21 @@ fn open_mends_what_a_dead_process_left() {
 }
 
 #[test]
+fn opening_again_reads_no_record() {
+    let root = Root::new();
+    root.open().create(&id("garbled"), None, &none()).unwrap();
+    let records = root.0.path().join("layerstack/plain");
+    std::fs::write(records.join("layers/garbled"), "not a record").unwrap();
+    let layers = root.open();
+    assert_eq!(layers.recovered(), []);
+    assert_eq!(layers.list().unwrap(), [id("garbled")]);
+    drop(layers);
+    // After a boot every record is looked at, for a power loss leaves such ones.
+    std::fs::write(records.join("boot"), "another boot").unwrap();
+    assert_eq!(root.open().recovered(), [Recovered::Lost { layer: id("garbled") }]);
+}
+
+#[test]
 fn what_cannot_be_adopted_is_named_and_left_alone() {
     let root = Root::new();
     let home = root.open().home().to_owned();

@@ -177,7 +177,6 @@ pub(crate) static BREAKAGES: &[Breakage] = &[
     breakage("usage is not measured", "status::usage_follows_what_is_written"),
     breakage("usage without a walk is declared", "status::usage_does_not_count_what_is_the_parents"),
     breakage("a check finds nothing", "status::a_check_finds_a_layer_whose_storage_is_gone"),
-    breakage("opening is slow", "status::a_root_with_many_layers_opens_quickly"),
     breakage("an error does not say what was wrong", "status::errors_name_driver_operation_and_layer"),
     breakage("sealing changes the layer", "diff::a_base_layer_is_all_added"),
     breakage("children have pipes for sockets", "regressions::a_socket_stays_a_socket"),

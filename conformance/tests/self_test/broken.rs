@@ -53,9 +53,6 @@ pub(crate) fn open(
     if is("opening removes what is no layer") {
         let _ = fs::remove_file(root.join("README"));
     }
-    if is("opening is slow") && fs::read_dir(root.join("vfs/dir")).map_or(0, Iterator::count) > 100 {
-        std::thread::sleep(std::time::Duration::from_secs(3));
-    }
     let registry = Registry::new(&[registration])?;
     let opened = Layers::open(root, &registry, config);
     let layers = match opened {

@@ -23,7 +23,7 @@ mod tar;
 use breakages::BREAKAGES;
 
 /// The cases that take long. They run only for a breakage whose aim is in the same group or is one of them.
-const LONG: [&str; 12] = [
+const LONG: [&str; 11] = [
     "crash::",
     "depth::",
     "space::",
@@ -33,7 +33,6 @@ const LONG: [&str; 12] = [
     "concurrency::processes_",
     "metadata::sparse_files",
     "capabilities::what_is_shared",
-    "status::a_root_with_many_layers",
     "status::usage_does_not_count",
     "regressions::a_hundred_and_thirty",
 ];

@@ -6,7 +6,7 @@
 //! | `store` | the file system that everything works on: ext4 in a file in memory |
 //! | `contestant` | Layerstack and its peers as programs that unpack layers |
 //! | `oci` | the inputs as an image, for the peers that want one |
-//! | `apply`, `cycle`, `deep`, `changes` | what is measured |
+//! | `apply`, `cycle`, `deep`, `open`, `changes` | what is measured |
 //! | `report` | medians, ratios, tables |
 //! | `runner` | Layerstack, as a program of its own that is built with the release profile |
 //!
@@ -30,6 +30,7 @@ mod data;
 mod debian;
 mod deep;
 mod oci;
+mod open;
 mod report;
 mod store;
 
@@ -40,7 +41,7 @@ use store::Store;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The parts to run.
-    #[arg(value_enum, default_values_t = [Part::Apply, Part::Cycle, Part::Deep, Part::Changes])]
+    #[arg(value_enum, default_values_t = [Part::Apply, Part::Cycle, Part::Deep, Part::Open, Part::Changes])]
     parts: Vec<Part>,
     /// How many rounds; the tables show the medians.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
@@ -62,6 +63,8 @@ enum Part {
     Cycle,
     /// Mounting a chain of 400 layers.
     Deep,
+    /// Opening a root of 10,000 layers.
+    Open,
     /// Finding 10 changes among 100,000 files.
     Changes,
 }
@@ -108,6 +111,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             Part::Apply => apply::run(&bench, &args.sets, &mut report)?,
             Part::Cycle => cycle::run(&bench, &mut report)?,
             Part::Deep => deep::run(&bench, &mut report)?,
+            Part::Open => open::run(&bench, &mut report)?,
             Part::Changes => changes::run(&bench, &mut report)?,
         }
     }

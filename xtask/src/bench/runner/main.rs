@@ -15,6 +15,7 @@ mod cycle;
 mod deep;
 mod edit;
 mod import;
+mod open;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -65,6 +66,9 @@ fn run(arguments: &[&str]) -> Result<()> {
         }
         ("deep", [depth, count]) => {
             println!("{}", serde_json::to_string(&deep::run(&layers, depth.parse()?, count.parse()?)?)?);
+        }
+        ("open", [number, count]) => {
+            println!("{}", serde_json::to_string(&open::run(&layers, number.parse()?, count.parse()?)?)?);
         }
         _ => bail!("unknown command or arguments: {}", arguments.join(" ")),
     }
