@@ -91,7 +91,7 @@ impl Layers {
                 if held.layer.state != LayerState::Writable {
                     return Err(Error::new(ErrorKind::InvalidInput, "the layer is not writable"));
                 }
-                self.refuse_mounted(id, &guard)?;
+                self.refuse_mounted(&held.layer, &guard)?;
                 self.records.refuse_children(id, &guard)?;
                 self.records.withdraw(held, &guard)?
             };

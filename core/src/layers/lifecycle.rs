@@ -19,7 +19,7 @@ impl Layers {
                 if held.layer.state == LayerState::Sealed {
                     return Ok(());
                 }
-                self.refuse_mounted(id, &guard)?;
+                self.refuse_mounted(&held.layer, &guard)?;
                 held
             };
             self.driver.seal(id, self.durable())?;
@@ -59,7 +59,7 @@ impl Layers {
                 let guard = self.records.lock()?;
                 self.settle(id, &guard)?;
                 let held = self.records.hold_alone(id)?;
-                self.refuse_mounted(id, &guard)?;
+                self.refuse_mounted(&held.layer, &guard)?;
                 self.records.refuse_children(id, &guard)?;
                 self.records.withdraw(held, &guard)?
             };

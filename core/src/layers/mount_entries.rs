@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use rustix::fs::{Dir, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::Layers;
 use super::records::{self, Guard};
+use super::{Layer, LayerState, Layers};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::LayerId;
 use crate::mount::{self, Access, MountId};
@@ -72,10 +72,24 @@ impl Layers {
         Ok(found)
     }
 
-    /// The recorded mounts that are there. Forgets the others.
-    pub(super) fn present(&self, id: Option<&LayerId>, guard: &Guard<'_>) -> Result<Vec<Entry>> {
+    /// The recorded mounts of a layer that are there. Forgets the others.
+    pub(super) fn present(&self, layer: &Layer, guard: &Guard<'_>) -> Result<Vec<Entry>> {
+        let names = match layer.state {
+            // Names that others may have by the thousand are not looked through for the one that it can have.
+            LayerState::Writable | LayerState::Unknown => vec![layer.id.to_string()],
+            LayerState::Sealed => self.mount_names(Some(&layer.id))?,
+        };
+        self.present_of(names, guard)
+    }
+
+    /// All recorded mounts that are there, of a layer of which nothing else is known or of all. Forgets the others.
+    pub(super) fn all_present(&self, id: Option<&LayerId>, guard: &Guard<'_>) -> Result<Vec<Entry>> {
+        self.present_of(self.mount_names(id)?, guard)
+    }
+
+    fn present_of(&self, names: Vec<String>, guard: &Guard<'_>) -> Result<Vec<Entry>> {
         let mut there = Vec::new();
-        for name in self.mount_names(id)? {
+        for name in names {
             let Some((entry, file)) = self.read_entry(&name)? else { continue };
             match self.presence(&entry, &file)? {
                 Presence::There | Presence::Leaked => there.push(entry),

@@ -142,7 +142,7 @@ impl Layers {
             let access = check_access(&held.layer, request.access)?;
             let exclusive = held.layer.state != LayerState::Sealed;
             if exclusive {
-                self.refuse_mounted(id, &guard)?;
+                self.refuse_mounted(&held.layer, &guard)?;
             }
             let plan = self.driver.mount_plan(id, access)?;
             let entry = Entry {
@@ -190,7 +190,7 @@ impl Layers {
         let list = || {
             let guard = self.records.lock()?;
             let mut found: Vec<_> = self
-                .present(id, &guard)?
+                .all_present(id, &guard)?
                 .into_iter()
                 .map(|Entry { layer, target, access, persistent, .. }| MountInfo {
                     layer,
@@ -214,8 +214,7 @@ impl Layers {
         let unmount = || {
             let mut found = {
                 let guard = self.records.lock()?;
-                self.records.read(id)?;
-                self.present(Some(id), &guard)?
+                self.present(&self.records.read(id)?, &guard)?
             };
             if let Some(target) = target {
                 let absolute = std::path::absolute(target)
@@ -243,8 +242,8 @@ impl Layers {
     }
 
     /// Fails with `InUse` where a layer is mounted. Forgets mounts that are gone.
-    pub(super) fn refuse_mounted(&self, id: &LayerId, guard: &Guard<'_>) -> Result<()> {
-        match self.present(Some(id), guard)?.first() {
+    pub(super) fn refuse_mounted(&self, layer: &Layer, guard: &Guard<'_>) -> Result<()> {
+        match self.present(layer, guard)?.first() {
             None => Ok(()),
             Some(entry) => {
                 Err(Error::new(ErrorKind::InUse, format!("it is mounted on {}", entry.target.display())))
@@ -254,7 +253,7 @@ impl Layers {
 
     /// Fails with `InUse` where a layer is mounted on `target` already: two would hide one another.
     fn refuse_taken(&self, target: &Path, guard: &Guard<'_>) -> Result<()> {
-        match self.present(None, guard)?.iter().find(|entry| entry.target == target) {
+        match self.all_present(None, guard)?.iter().find(|entry| entry.target == target) {
             None => Ok(()),
             Some(entry) => {
                 let message = format!("layer {} is mounted on the target", entry.layer);
