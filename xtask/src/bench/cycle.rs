@@ -1,8 +1,7 @@
 //! The life of a layer: create, mount, unmount, remove.
 //!
 //! Inside one process it takes microseconds, which the peers' programs cannot be timed at. So there are two tables: the
-//! operations in a loop, beside figures of the peers that were measured the same way, as libraries; and a
-//! process an operation, for all alike.
+//! operations in a loop, beside the peers as libraries in the same loop; and a process an operation, for all alike.
 
 use std::process::Command;
 use std::time::Instant;
@@ -12,6 +11,7 @@ use anyhow::{Context as _, Result};
 use super::Bench;
 use super::contestant::containers_storage;
 use super::contestant::daemons::Containerd;
+use super::libraries::{Libraries, NAMES};
 use super::report::{Report, Table};
 use crate::process;
 
@@ -21,10 +21,6 @@ const COUNT: &str = "200";
 /// Layers made a round by a process each.
 const PROCESSES: u32 = 10;
 
-/// Where the figures that are cited come from.
-const SOURCE: &str = "peers: moby, containers/storage and containerd of August 2026, called as libraries on a machine \
-                      with 2 processors, Linux 6.18, ext4 in a file on tmpfs; not measured in this run";
-
 #[derive(Debug, serde::Deserialize)]
 struct Cycle {
     create: f64,
@@ -33,15 +29,20 @@ struct Cycle {
     remove: f64,
 }
 
-/// One operation: its name, its value in a cycle, and what the peers (moby, containers/storage, containerd) take, one
-/// at a time and eight at once, in microseconds.
-type Operation = (&'static str, fn(&Cycle) -> f64, [[f64; 3]; 2]);
+/// One operation: its name, and its value in a cycle.
+type Operation = (&'static str, fn(&Cycle) -> f64);
 
 const OPERATIONS: [Operation; 4] = [
-    ("create", |cycle| cycle.create, [[801.0, 110.0, 338.0], [505.0, 94.0, 357.0]]),
-    ("mount", |cycle| cycle.mount, [[104.0, 119.0, 127.0], [0.0; 3]]),
-    ("unmount", |cycle| cycle.unmount, [[345.0, 401.0, 366.0], [0.0; 3]]),
-    ("remove", |cycle| cycle.remove, [[136.0, 95.0, 1036.0], [95.0, 68.0, 1015.0]]),
+    ("create", |cycle| cycle.create),
+    ("mount", |cycle| cycle.mount),
+    ("unmount", |cycle| cycle.unmount),
+    ("remove", |cycle| cycle.remove),
+];
+
+/// What a reader must know of the loops.
+const NOTES: [&str; 2] = [
+    "layerstack notes each mount where other processes see it, containers/storage in memory, containerd not at all",
+    "an unmount flushes the store: what of the layer, and of the notes on it, was not written yet",
 ];
 
 /// Adds the tables.
@@ -51,26 +52,45 @@ pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
 }
 
 fn loops(bench: &Bench, report: &mut Report) -> Result<()> {
-    for (threads, column) in [("1", 0), ("8", 1)] {
-        let mut cycles: Vec<Cycle> = Vec::new();
+    let libraries = Libraries::build();
+    for threads in ["1", "8"] {
+        let mut ours: Vec<Cycle> = Vec::new();
+        let mut peers: [Result<Vec<Cycle>, String>; NAMES.len()] = match &libraries {
+            Ok(_) => std::array::from_fn(|_| Ok(Vec::new())),
+            Err(error) => std::array::from_fn(|_| Err(format!("{error:#}"))),
+        };
         for round in 0..bench.rounds {
             eprintln!("life cycle, {threads} at once, round {} of {}", round + 1, bench.rounds);
             let root = bench.store.directory("cycle")?;
             bench.store.settle()?;
             let root = root.display().to_string();
-            cycles.push(bench.runner(&["cycle", &root, "overlay2", COUNT, threads])?);
-        }
-        let remark = if threads == "1" { "in one process, median" } else { "in one process, mean" };
-        for (operation, value, peers) in OPERATIONS {
-            let title = format!("overlay2: {operation} a layer, {threads} at once, microseconds");
-            let mut table = Table::new(title);
-            table.measured("layerstack", &cycles.iter().map(value).collect::<Vec<_>>(), remark);
-            for (name, figure) in ["moby", "containers/storage", "containerd"].iter().zip(peers[column]) {
-                if figure > 0.0 {
-                    table.cited(name, figure, "cited");
+            ours.push(bench.runner(&["cycle", &root, "overlay2", COUNT, threads])?);
+            let Ok(libraries) = &libraries else { continue };
+            for (number, (name, cycles)) in NAMES.into_iter().zip(&mut peers).enumerate() {
+                let Ok(all) = cycles else { continue };
+                // A directory of its own: containers/storage leaves its own mounted.
+                let root = bench.store.directory(&format!("cycle-{threads}-{round}-{number}"))?;
+                bench.store.settle()?;
+                match libraries.cycle(name, &root, COUNT, threads) {
+                    Ok(cycle) => all.push(cycle),
+                    Err(error) => *cycles = Err(format!("{error:#}")),
                 }
             }
-            table.notes.push(SOURCE.to_owned());
+        }
+        let remark = if threads == "1" { "in one process, median" } else { "in one process, mean" };
+        for (operation, value) in OPERATIONS {
+            let title = format!("overlay2: {operation} a layer, {threads} at once, microseconds");
+            let mut table = Table::new(title);
+            table.measured("layerstack", &ours.iter().map(value).collect::<Vec<_>>(), remark);
+            for (name, cycles) in NAMES.into_iter().zip(&peers) {
+                match cycles {
+                    Ok(cycles) => {
+                        table.measured(name, &cycles.iter().map(value).collect::<Vec<_>>(), remark);
+                    }
+                    Err(why) => table.not_run(name, why),
+                }
+            }
+            table.notes.extend(NOTES.map(str::to_owned));
             report.tables.push(table);
         }
     }

@@ -5,6 +5,7 @@
 //! | `data`, `debian` | the inputs: layer tars, made once and kept in the user's cache |
 //! | `store` | the file system that everything works on: ext4 in a file in memory |
 //! | `contestant` | Layerstack and its peers as programs that unpack layers |
+//! | `libraries` | the peers as libraries, for what is too short to be timed as a process |
 //! | `oci` | the inputs as an image, for the peers that want one |
 //! | `apply`, `cycle`, `deep`, `open`, `changes` | what is measured |
 //! | `report` | medians, ratios, tables |
@@ -29,6 +30,7 @@ mod cycle;
 mod data;
 mod debian;
 mod deep;
+mod libraries;
 mod oci;
 mod open;
 mod report;

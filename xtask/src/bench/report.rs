@@ -56,11 +56,6 @@ impl Table {
         self.add(name, median(&sorted), sorted.first().copied(), sorted.last().copied(), remark);
     }
 
-    /// Adds a figure that was not measured in this run.
-    pub(crate) fn cited(&mut self, name: &str, value: f64, remark: &str) {
-        self.add(name, Some(value), None, None, remark);
-    }
-
     /// Adds a contestant that did not run.
     pub(crate) fn not_run(&mut self, name: &str, why: &str) {
         self.add(name, None, None, None, &format!("not run: {why}"));
