@@ -4,7 +4,7 @@ use std::io::Read;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::records::{Guard, Pending};
-use super::{Layer, LayerState, Layers};
+use super::{Layer, LayerState, Layers, writeback};
 use crate::apply::{Applied, ApplyRequest};
 use crate::driver::NewLayer;
 use crate::error::{Error, ErrorKind, Result};
@@ -61,7 +61,7 @@ impl Layers {
         let import = || {
             let pending = self.make(id, parent, options)?;
             let (pending, applied) = self.or_undo(pending, |layer| {
-                let applied = self.unpack(layer, tar, request)?;
+                let applied = self.unpack(layer, tar, request, self.durable())?;
                 crate::kill_point!("layers.import.applied");
                 verify(&applied)?;
                 self.driver.seal(id, self.durable())?;
@@ -96,7 +96,8 @@ impl Layers {
                 self.records.withdraw(held, &guard)?
             };
             crate::kill_point!("layers.apply.withdrawn");
-            let (pending, applied) = self.or_undo(pending, |layer| self.unpack(layer, tar, request))?;
+            let (pending, applied) =
+                self.or_undo(pending, |layer| self.unpack(layer, tar, request, false))?;
             crate::kill_point!("layers.apply.applied");
             self.records.finish(pending, &self.records.lock()?)?;
             Ok(applied)
@@ -161,14 +162,23 @@ impl Layers {
         }
     }
 
-    fn unpack(&self, layer: &Layer, tar: &mut dyn Read, request: ApplyRequest<'_>) -> Result<Applied> {
+    /// Unpacks a tar into a pending layer; where that is to be sealed durably afterwards, the flush begins meanwhile.
+    fn unpack(
+        &self,
+        layer: &Layer,
+        tar: &mut dyn Read,
+        request: ApplyRequest<'_>,
+        flush: bool,
+    ) -> Result<Applied> {
         let target = self.driver.apply_target(&layer.id)?;
         let tree = Tree::open(&target.plan)?;
         let mut parent = || match &layer.parent {
             Some(parent) => Ok(self.view(parent)?.into_tree()),
             None => Ok(None),
         };
-        let applied = crate::apply::apply(tree.root(), target.form, &mut parent, tar, request);
+        let apply =
+            |tar: &mut dyn Read| crate::apply::apply(tree.root(), target.form, &mut parent, tar, request);
+        let applied = if flush { writeback::while_filling(tree.root(), tar, apply) } else { apply(tar) };
         drop(tree);
         if !target.plan.is_bind() {
             self.driver.unmounted(&layer.id)?;

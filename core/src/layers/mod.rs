@@ -17,6 +17,7 @@ mod records;
 mod recover;
 mod select;
 mod status;
+mod writeback;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
