@@ -53,7 +53,7 @@ impl Watched<'_, '_, '_> {
         let flusher = match &mut self.flusher {
             Some(flusher) => flusher,
             none => {
-                let (start, started) = sync_channel(0);
+                let (start, started) = sync_channel(1);
                 let directory = self.directory;
                 let thread = std::thread::Builder::new()
                     .name("layerstack-flush".into())
@@ -65,7 +65,7 @@ impl Watched<'_, '_, '_> {
                 }
             }
         };
-        // One that is still at work is told again with the next bytes; one that failed ended, and says so at the end.
+        // One that has been told already is told again with the next bytes; one that failed says so at the end.
         if !matches!(flusher.start.try_send(()), Err(TrySendError::Full(()))) {
             self.since = 0;
         }
