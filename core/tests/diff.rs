@@ -223,6 +223,7 @@ fn on_overlayfs_the_upper_directory_narrows_to_the_same_bytes() {
             access,
             options: [options, vec![MountOption::Value("index".into(), "off".into())]].concat(),
             base: None,
+            subdirectory: None,
             target: at("merged"),
         };
         let writable = overlay(

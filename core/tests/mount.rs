@@ -63,6 +63,7 @@ impl Scratch {
                 MountOption::Path("workdir".into(), "work".into()),
             ],
             base: Some(base),
+            subdirectory: None,
             target: self.dir("merged"),
         }
     }
@@ -292,4 +293,37 @@ fn devices_and_setuid_work_inside() {
         detach(&plan.target).unwrap();
     }
     assert_eq!(fs::metadata(&plan.target).unwrap().permissions().mode() & 0o777, 0o755);
+}
+
+#[test]
+fn a_plan_can_name_a_directory_of_its_file_system() {
+    let scratch = Scratch::new();
+    for interface in BOTH {
+        for access in [Access::ReadOnly, Access::ReadWrite] {
+            let mut plan = MountPlan::bind("proc", access, scratch.dir("target"));
+            plan.fstype = "proc".to_owned();
+            plan.subdirectory = Some("sys/kernel".into());
+            attach_through(interface, &plan, &plan.target).unwrap();
+            assert!(plan.target.join("ostype").exists(), "{interface:?}");
+            let mounts = mounts_below(&plan.target).unwrap();
+            assert_eq!(mounts.len(), 1, "{interface:?}: {mounts:?}");
+            assert_eq!(
+                rustix::fs::statvfs(&plan.target)
+                    .unwrap()
+                    .f_flag
+                    .contains(rustix::fs::StatVfsMountFlags::RDONLY),
+                access == Access::ReadOnly
+            );
+            detach(&plan.target).unwrap();
+            let root = attach_detached_through(interface, &plan).unwrap();
+            assert!(in_detached(&root, "ostype").exists(), "{interface:?}");
+        }
+    }
+    let mut plan = MountPlan::bind("proc", Access::ReadWrite, scratch.dir("target"));
+    plan.fstype = "proc".to_owned();
+    plan.subdirectory = Some("absent".into());
+    for interface in BOTH {
+        assert!(attach_through(interface, &plan, &plan.target).is_err());
+        assert_eq!(mounted_at(&plan.target).unwrap(), None);
+    }
 }

@@ -18,7 +18,14 @@ use super::{Access, MountOption, MountPlan};
 
 /// Mounts a plan at `target`.
 pub(super) fn mount_at(plan: &MountPlan, target: &Path) -> Result<()> {
-    if !plan.is_bind() {
+    if let Some(subdirectory) = &plan.subdirectory {
+        let stage = PrivateDirectory::new()?;
+        mount_file_system(plan, stage.path())?;
+        // The mount of the directory takes over the flags of the one that it is made of.
+        let bound = bind(&stage.path().join(subdirectory), target);
+        take_away(stage.path());
+        bound?;
+    } else if !plan.is_bind() {
         mount_file_system(plan, target)?;
     } else if plan.access == Access::ReadOnly {
         bind_read_only(&plan.source, target)?;

@@ -18,7 +18,7 @@ use rustix::mount::{
 use crate::error::{Error, Result};
 
 use super::attach::{mount_error, no_file_system};
-use super::directory::working_in;
+use super::directory::{PrivateDirectory, working_in};
 use super::{Access, MountOption, MountPlan, classic, sys};
 
 /// The longest value that fsconfig(2) takes, in bytes: 256 with the zero at the end.
@@ -73,10 +73,14 @@ impl Prepared<'_> {
     /// interface.
     pub(super) fn make(&self) -> Result<OwnedFd> {
         match self.base {
-            _ if self.plan.is_bind() => clone_tree(self.plan),
+            _ if self.plan.is_bind() => clone_tree(&self.plan.source, self.plan.access),
             Some(base) => working_in(base, || self.make_file_system()),
             None => self.make_file_system(),
         }
+        .and_then(|mount| match &self.plan.subdirectory {
+            Some(subdirectory) => clone_subdirectory(mount, subdirectory, self.plan.access),
+            None => Ok(mount),
+        })
     }
 
     fn make_file_system(&self) -> Result<OwnedFd> {
@@ -119,15 +123,26 @@ pub(super) fn place(mount: BorrowedFd<'_>, target: &Path) -> Result<()> {
     private.inspect_err(|_| classic::take_away(target))
 }
 
-fn clone_tree(plan: &MountPlan) -> Result<OwnedFd> {
+/// A mount of one directory of `mount`. Before kernel 6.15 a mount without a place cannot be cloned, so it gets one for
+/// a moment.
+fn clone_subdirectory(mount: OwnedFd, subdirectory: &Path, access: Access) -> Result<OwnedFd> {
+    let stage = PrivateDirectory::new()?;
+    place(mount.as_fd(), stage.path())?;
+    drop(mount);
+    let clone = clone_tree(&stage.path().join(subdirectory), access);
+    classic::take_away(stage.path());
+    clone
+}
+
+fn clone_tree(source: &Path, access: Access) -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-    let mount = open_tree(CWD, &plan.source, flags)
-        .map_err(|errno| mount_error(errno, "bind the directory").with_path(&plan.source))?;
-    if plan.access == Access::ReadOnly {
+    let mount = open_tree(CWD, source, flags)
+        .map_err(|errno| mount_error(errno, "bind the directory").with_path(source))?;
+    if access == Access::ReadOnly {
         sys::set_read_only(&mount)
-            .map_err(|errno| mount_error(errno, "make the mount read-only").with_path(&plan.source))?;
+            .map_err(|errno| mount_error(errno, "make the mount read-only").with_path(source))?;
     }
     Ok(mount)
 }

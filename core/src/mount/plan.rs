@@ -26,6 +26,9 @@ pub struct MountPlan {
     pub options: Vec<MountOption>,
     /// Where relative paths in `options` start.
     pub base: Option<PathBuf>,
+    /// Where in the file system the layer's tree is, relative to its root; None where it is the root itself. Not for
+    /// `bind`, whose `source` says it.
+    pub subdirectory: Option<PathBuf>,
     /// Where the layer is mounted if the caller names no place: where Docker's layout has it. Core makes this
     /// directory, in one that is there, and removes it after the mount.
     pub target: PathBuf,
@@ -56,6 +59,7 @@ impl MountPlan {
             access,
             options: Vec::new(),
             base: None,
+            subdirectory: None,
             target: target.into(),
         }
     }
@@ -95,7 +99,12 @@ impl MountPlan {
                 }
             });
         }
-        MountSpec { fstype: self.fstype.clone(), source: self.source.clone(), options }
+        MountSpec {
+            fstype: self.fstype.clone(),
+            source: self.source.clone(),
+            options,
+            subdirectory: self.subdirectory.clone(),
+        }
     }
 }
 
@@ -107,7 +116,11 @@ impl fmt::Display for MountPlan {
         } else {
             write!(f, "mount -t {}", spec.fstype)?;
         }
-        write!(f, " -o {} {} {}", spec.options.join(","), spec.source.display(), self.target.display())
+        write!(f, " -o {} {} {}", spec.options.join(","), spec.source.display(), self.target.display())?;
+        match &spec.subdirectory {
+            None => Ok(()),
+            Some(tree) => write!(f, " (the tree: {} in it)", tree.display()),
+        }
     }
 }
 
@@ -133,6 +146,9 @@ pub struct MountSpec {
     pub source: PathBuf,
     /// The options, paths in them absolute.
     pub options: Vec<String>,
+    /// Where in what is mounted the layer's tree is; None where it is the root. `mount(8)` has no word for it: mount,
+    /// then bind this directory.
+    pub subdirectory: Option<PathBuf>,
 }
 
 #[cfg(test)]
@@ -152,6 +168,7 @@ mod tests {
                 MountOption::Flag("volatile".into()),
             ],
             base: Some("/root".into()),
+            subdirectory: None,
             target: "/root/id/merged".into(),
         };
         assert_eq!(
