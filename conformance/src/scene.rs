@@ -113,13 +113,7 @@ impl Scene {
         let root = self.root();
         let mut names: Vec<_> =
             kernel::mounts_below(&root)?.iter().map(|target| format!("mount {}", target.display())).collect();
-        for (path, node) in Snapshot::read(&root)?.nodes {
-            let kind = match node.kind {
-                crate::snapshot::Kind::File { .. } => "file".to_owned(),
-                other => format!("{other:?}"),
-            };
-            names.push(format!("{kind} {}", path.display()));
-        }
+        list_names(&root, &root, &mut names)?;
         names.sort();
         Ok(names)
     }
@@ -173,6 +167,29 @@ impl Scene {
         let name = self.directory.file_name().unwrap_or_default();
         Ok(layerstack_core::fs::remove_tree(fs::File::open(parent)?, name, parent)?)
     }
+}
+
+/// Adds what is below a directory, by type and name. Reads no file: a driver's own may be larger than any disk.
+fn list_names(directory: &Path, root: &Path, names: &mut Vec<String>) -> Verdict {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let (path, kind) = (entry.path(), entry.file_type()?);
+        let shown = path.strip_prefix(root).unwrap_or(&path).display();
+        let what = if kind.is_symlink() {
+            format!("link to {}", fs::read_link(&path)?.display())
+        } else if kind.is_dir() {
+            "directory".to_owned()
+        } else if kind.is_file() {
+            "file".to_owned()
+        } else {
+            format!("{kind:?}")
+        };
+        names.push(format!("{what} {shown}"));
+        if kind.is_dir() {
+            list_names(&path, root, names)?;
+        }
+    }
+    Ok(())
 }
 
 fn remove_all(layers: &dyn Subject) -> Result<()> {
