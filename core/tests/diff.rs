@@ -19,7 +19,7 @@ use layerstack_core::ErrorKind;
 use layerstack_core::diff::{changes, export};
 use layerstack_core::driver::{Candidate, Candidates, CtimeWindow, LayerForm, Scope};
 use layerstack_core::fs::{Reflink, copy_tree};
-use layerstack_core::mount::{Access, MountOption, MountPlan, attach, detach};
+use layerstack_core::mount::{Access, Hold, MountOption, MountPlan, attach, detach};
 use layerstack_core::tree::{Tree, dump};
 
 use edit::{Edits, base_tree};
@@ -225,6 +225,7 @@ fn on_overlayfs_the_upper_directory_narrows_to_the_same_bytes() {
             base: None,
             subdirectory: None,
             target: at("merged"),
+            hold: Hold::default(),
         };
         let writable = overlay(
             Access::ReadWrite,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use layerstack_core::ErrorKind;
 use layerstack_core::mount::{
-    Access, Interface, MountOption, MountPlan, appends_layers, attach, attach_detached,
+    Access, Hold, Interface, MountOption, MountPlan, appends_layers, attach, attach_detached,
     attach_detached_through, attach_through, detach, mounted_at, mounts_below,
 };
 
@@ -65,6 +65,7 @@ impl Scratch {
             base: Some(base),
             subdirectory: None,
             target: self.dir("merged"),
+            hold: Hold::default(),
         }
     }
 }

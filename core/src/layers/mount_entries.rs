@@ -6,7 +6,7 @@
 //! its file, which goes with the process too.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Dir, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -28,6 +28,9 @@ pub(super) struct Entry {
     pub(super) made_target: bool,
     /// The kernel's number; None until it is attached.
     pub(super) id: Option<MountId>,
+    /// Whether it is a file system of its own, which an unmount flushes without saying what was lost.
+    #[serde(default)]
+    pub(super) flushed: bool,
     /// Somebody is just unmounting it.
     #[serde(default)]
     pub(super) leaving: bool,
@@ -122,6 +125,7 @@ impl Layers {
     /// unmounts, which takes long; meanwhile the entry says that it is leaving.
     pub(super) fn take_away(&self, entry: &Entry) -> Result<()> {
         let leaving = self.note_leaving(entry, true)?;
+        let flushed = if entry.flushed { flush(&entry.target) } else { Ok(()) };
         if let Err(error) = self.detach(entry) {
             self.note_leaving(entry, false)?;
             return Err(error);
@@ -131,10 +135,11 @@ impl Layers {
         // It may have been forgotten, and another mount noted under its name.
         match self.read_entry(&entry.name)? {
             Some((noted, _)) if noted.id == entry.id && noted.target == entry.target => {
-                self.forget_mount(entry, &guard)
+                self.forget_mount(entry, &guard)?;
             }
-            _ => Ok(()),
+            _ => {}
         }
+        flushed
     }
 
     /// Notes whether a mount is leaving. The file that is returned is locked, unless the process that made the
@@ -259,6 +264,14 @@ impl Layers {
                 Ok(None)
             }
         }
+    }
+}
+
+/// Flushes a mount that is about to go. That it has gone already is no error.
+fn flush(target: &Path) -> Result<()> {
+    match mount::mounted_at(target)? {
+        Some(_) => crate::fs::sync_file_system(target),
+        None => Ok(()),
     }
 }
 

@@ -152,6 +152,7 @@ impl Layers {
                 access,
                 persistent: request.persistent,
                 id: None,
+                flushed: access == Access::ReadWrite && plan.is_on_device(),
                 leaving: false,
                 name: String::new(),
             };

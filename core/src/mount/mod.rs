@@ -32,5 +32,5 @@ pub use attach::{
 };
 pub use fsmount::appends_layers;
 pub use lookup::{MountId, mounted_at};
-pub use plan::{Access, MountOption, MountPlan, MountSpec};
+pub use plan::{Access, Hold, MountOption, MountPlan, MountSpec};
 pub use table::{TableEntry, mounts_below, parse_table};

@@ -1,7 +1,9 @@
 //! What is to be mounted.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// How a layer is to be mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -32,7 +34,36 @@ pub struct MountPlan {
     /// Where the layer is mounted if the caller names no place: where Docker's layout has it. Core makes this
     /// directory, in one that is there, and removes it after the mount.
     pub target: PathBuf,
+    /// What keeps the source there for as long as the plan is held; a mount keeps it itself. No part of the value.
+    #[serde(skip)]
+    pub hold: Hold,
 }
+
+/// Keeps what a plan names from going away before it is mounted: a device that exists only while it is in use.
+#[derive(Debug, Clone, Default)]
+pub struct Hold(Option<Arc<OwnedFd>>);
+
+impl Hold {
+    /// Holds an open file.
+    #[must_use]
+    pub fn new(file: OwnedFd) -> Self {
+        Self(Some(Arc::new(file)))
+    }
+
+    /// The file; None where nothing need be held.
+    #[must_use]
+    pub fn file(&self) -> Option<&OwnedFd> {
+        self.0.as_deref()
+    }
+}
+
+impl PartialEq for Hold {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Hold {}
 
 /// One option of a file system.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -61,6 +92,7 @@ impl MountPlan {
             base: None,
             subdirectory: None,
             target: target.into(),
+            hold: Hold::default(),
         }
     }
 
@@ -68,6 +100,12 @@ impl MountPlan {
     #[must_use]
     pub fn is_bind(&self) -> bool {
         self.fstype == "bind"
+    }
+
+    /// Whether the layer is a file system of its own on a block device, which nobody else flushes.
+    #[must_use]
+    pub fn is_on_device(&self) -> bool {
+        !self.is_bind() && self.source.is_absolute()
     }
 
     /// The plan as `mount(8)`'s words, paths absolute: what containerd calls a mount (type, source, options).
@@ -170,6 +208,7 @@ mod tests {
             base: Some("/root".into()),
             subdirectory: None,
             target: "/root/id/merged".into(),
+            hold: Hold::default(),
         };
         assert_eq!(
             plan.to_string(),
