@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 
-use layerstack_core::layers::{Base, Config, MountRequest};
+use layerstack_core::layers::{Base, MountRequest};
 use layerstack_core::options::Options;
 use layerstack_core::{Error, LayerId, Result};
 use serde::{Deserialize, Serialize};
@@ -62,14 +62,13 @@ pub struct Errand {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Orders {
-    driver: String,
     root: PathBuf,
     steps: Vec<Step>,
 }
 
 impl Errand {
-    pub(crate) fn new(driver: &str, root: &Path, steps: Vec<Step>, alone: bool) -> Self {
-        let orders = Orders { driver: driver.to_owned(), root: root.to_owned(), steps };
+    pub(crate) fn new(root: &Path, steps: Vec<Step>, alone: bool) -> Self {
+        let orders = Orders { root: root.to_owned(), steps };
         Self { orders, kill: Vec::new(), alone }
     }
 
@@ -214,7 +213,7 @@ pub(crate) fn serve(suite: &Suite) -> Option<ExitCode> {
 }
 
 fn serve_orders(suite: &Suite, orders: &Orders) -> Result<()> {
-    let config = Config::new().with_driver(&orders.driver);
+    let config = suite.config();
     let layers = (suite.open)(suite.registration, &orders.root, &config)?;
     for step in &orders.steps {
         let done = match perform(&*layers, step) {

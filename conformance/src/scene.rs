@@ -70,10 +70,10 @@ impl Scene {
         self.stage.suite.registration
     }
 
-    /// The configuration that names the driver under test.
+    /// The configuration that names the driver under test, with the options that the run was asked for.
     #[must_use]
     pub fn config(&self) -> Config {
-        Config::new().with_driver(self.stage.suite.registration.name)
+        self.stage.suite.config()
     }
 
     /// Does something in a second place, on the small store, which is one case's at a time.
@@ -100,8 +100,7 @@ impl Scene {
     /// A process that opens the root, does the steps and reports on each.
     #[must_use]
     pub fn errand(&self, steps: impl IntoIterator<Item = Step>) -> Errand {
-        let driver = self.stage.suite.registration.name;
-        Errand::new(driver, &self.root(), steps.into_iter().collect(), self.alone)
+        Errand::new(&self.root(), steps.into_iter().collect(), self.alone)
     }
 
     /// Every name below the root with its type, mounts included: what an operation that fails must leave as it

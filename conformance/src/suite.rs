@@ -51,6 +51,16 @@ impl Suite {
         self
     }
 
+    /// The configuration that names the driver, with the options in `LAYERSTACK_CONFORMANCE_OPTIONS`: `key=value`,
+    /// separated by spaces.
+    pub(crate) fn config(&self) -> Config {
+        let options = std::env::var("LAYERSTACK_CONFORMANCE_OPTIONS").unwrap_or_default();
+        let pairs = options.split_whitespace().filter_map(|option| option.split_once('='));
+        pairs.fold(Config::new().with_driver(self.registration.name), |config, (key, value)| {
+            config.with_option(key, value)
+        })
+    }
+
     /// Runs the suite with the command line of a test binary, and `--require`: what did not run counts as failed.
     #[must_use]
     pub fn main(self) -> ExitCode {

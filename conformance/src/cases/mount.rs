@@ -283,10 +283,13 @@ fn a_plan_can_be_mounted_by_others(scene: &Scene) -> Verdict {
     let target = scene.work().join("target");
     fs::create_dir(&target)?;
     for (name, access) in [("middle", Access::ReadOnly), ("top", Access::ReadWrite)] {
-        let spec = layers.mount_plan(&id(name), access)?.to_spec();
+        // Held until others have mounted it.
+        let plan = layers.mount_plan(&id(name), access)?;
+        let spec = plan.to_spec();
         kernel::mount_by_words(&spec, &target)?;
-        let seen = Snapshot::read(&target);
-        let written = fs::write(target.join("written"), "x");
+        let tree = spec.subdirectory.map_or(target.clone(), |directory| target.join(directory));
+        let seen = Snapshot::read(&tree);
+        let written = fs::write(tree.join("written"), "x");
         kernel::take_away(&target)?;
         seen?.must_equal(&wanted, &format!("the layer {name} as others mount it"))?;
         check_eq!(written.is_ok(), access == Access::ReadWrite, "whether {name} could be written to");

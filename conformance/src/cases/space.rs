@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use layerstack_core::ErrorKind;
+use layerstack_core::capability::QuotaKind;
 use layerstack_core::layers::MountRequest;
 use layerstack_core::options::Options;
 use rustix::io::Errno;
@@ -103,13 +104,16 @@ fn an_apply_that_does_not_fit_leaves_nothing(scene: &Scene) -> Verdict {
 /// Out of inodes is out of space: `NoSpace`, with the layer absent, the store usable.
 fn more_files_than_fit_leave_nothing(scene: &Scene) -> Verdict {
     scene.on_small_store(|scene| {
-        let inodes = rustix::fs::statvfs(scene.work())?.f_ffree;
-        if !(1..100_000).contains(&inodes) {
-            return Err(Stop::not_run("the small store's file system has no fixed number of inodes"));
-        }
         let layers = scene.open()?;
         sealed(&*layers, "base", None, files::sample)?;
         let before = scene.names()?;
+        // Those of the layer, which may have a file system of its own.
+        let mount = layers.mount(&id("base"), &MountRequest::default())?;
+        let inodes = rustix::fs::statvfs(mount.target())?.f_ffree;
+        mount.unmount()?;
+        if !(1..100_000).contains(&inodes) {
+            return Err(Stop::not_run(format!("a layer on the small store has room for {inodes} files")));
+        }
         let tar = Tarball::of((0..inodes + 10).map(|count| Item::file(format!("f{count}"), "")));
         refused(import(&*layers, "many", Some("base"), &tar), ErrorKind::NoSpace)?;
         check!(!layers.contains(&id("many"))?, "the layer is there");
@@ -147,18 +151,35 @@ fn a_layer_that_does_not_fit_is_not_created(scene: &Scene) -> Verdict {
     })
 }
 
-/// Out of space: the kernel says so to who writes through a mount, and the layer is whole.
+/// Out of space: the kernel says so to who writes through a mount, and the layer is whole. A layer that is a file system of
+/// its own may be taken out of use by that, until it is mounted again.
 fn writing_to_a_full_store_leaves_the_layer_whole(scene: &Scene) -> Verdict {
     scene.on_small_store(|scene| {
         let layers = scene.open()?;
         sealed(&*layers, "base", None, files::sample)?;
+        import(&*layers, "filler", Some("base"), &large(8))?;
         layers.create(&id("layer"), Some(&id("base")), &Options::new())?;
-        let mount = layers.mount(&id("layer"), &MountRequest::default())?;
+        let own = layers.capabilities().quota_kind == Some(QuotaKind::FileSystem);
+        let mut mount = layers.mount(&id("layer"), &MountRequest::default())?;
         write(&mount.target().join("before"), "written before")?;
-        let full = write_until_full(mount.target(), too_much(scene)?);
-        check_eq!(full?, Some(Errno::NOSPC.raw_os_error()), "the error number when the store is full");
+        layerstack_core::fs::sync_file_system(mount.target())?;
+        let full = write_until_full(mount.target(), too_much(scene)?)?.map(Errno::from_raw_os_error);
         let kept = fs::read_to_string(mount.target().join("before"))?;
         check_eq!(kept, "written before", "a file that was there before");
+        if own {
+            let expected = [Errno::NOSPC, Errno::IO, Errno::ROFS];
+            check!(full.is_some_and(|errno| expected.contains(&errno)), "a full store gave {full:?}");
+            // It may say that it lost something.
+            if let Err(error) = mount.unmount() {
+                check!(error.kind() != ErrorKind::InUse, "the mount stays: {error:?}");
+            }
+            layers.remove(&id("filler"))?;
+            mount = layers.mount(&id("layer"), &MountRequest::default())?;
+            let kept = fs::read_to_string(mount.target().join("before"))?;
+            check_eq!(kept, "written before", "a file that was there before, when mounted again");
+        } else {
+            check_eq!(full, Some(Errno::NOSPC), "the error number when the store is full");
+        }
         fs::remove_file(mount.target().join("too-large"))?;
         write(&mount.target().join("after"), "written afterwards")?;
         mount.unmount()?;
