@@ -178,8 +178,7 @@ impl Layers {
         };
         let apply =
             |tar: &mut dyn Read| crate::apply::apply(tree.root(), target.form, &mut parent, tar, request);
-        let mut applied =
-            if flush { writeback::while_filling(tree.root(), tar, apply) } else { apply(tar) };
+        let mut applied = if flush { writeback::while_filling(tree.root(), tar, apply) } else { apply(tar) };
         // What finds no room only when it is written back is lost without a word by an unmount.
         if applied.is_ok()
             && target.plan.is_on_device()

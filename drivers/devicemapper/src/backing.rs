@@ -162,7 +162,7 @@ impl LoopFiles {
 
     /// Makes the files, or has them grow before they are used.
     fn prepare(&self, block_size: u64) -> Result<()> {
-        let data = self.room_for_data(block_size)?;
+        let data = self.room_for_data(block_size)?.max(length(&self.data)?);
         if data < LEAST_DATA {
             let message = format!("{} MiB are free, and a pool needs {} MiB", data >> 20, LEAST_DATA >> 20);
             return Err(Error::new(ErrorKind::NoSpace, message).with_path(&self.data));

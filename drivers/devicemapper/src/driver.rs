@@ -1,8 +1,9 @@
 //! The driver.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use layerstack_core::capability::{Capabilities, Feature, QuotaKind};
 use layerstack_core::driver::{
@@ -17,7 +18,7 @@ use rustix::io::Errno;
 use crate::base::{self, Base};
 use crate::gate::Gate;
 use crate::inodes::{self, Device};
-use crate::layout::{DeviceMetadata, Layout, key_of};
+use crate::layout::{DeviceMetadata, Layout, deleted_key, key_of};
 use crate::options::{self, FileSystem, Settings};
 use crate::pool::Pool;
 use crate::{candidates, file_system, probe, status, sys, transaction};
@@ -44,6 +45,8 @@ pub struct Devicemapper {
     pool: Pool,
     base: Base,
     capabilities: Capabilities,
+    /// The layers that this process was given plans for to write to.
+    written: Mutex<HashSet<LayerId>>,
 }
 
 impl Devicemapper {
@@ -59,6 +62,7 @@ impl Devicemapper {
         let (pool, base) = {
             let _passage = gate.pass(&layout)?;
             let pool = Pool::open(&layout, &settings)?;
+            pool.remove_idle_devices()?;
             transaction::settle(&layout, &pool)?;
             transaction::delete_marked(&layout, &pool)?;
             pool.grow()?;
@@ -73,7 +77,12 @@ impl Devicemapper {
         capabilities.quota = Feature::Yes;
         capabilities.quota_kind = Some(QuotaKind::FileSystem);
         capabilities.usage_without_walk = Feature::Yes;
-        Ok(Self { layout, settings, gate, pool, base, capabilities })
+        let written = Mutex::default();
+        Ok(Self { layout, settings, gate, pool, base, capabilities, written })
+    }
+
+    fn written(&self) -> MutexGuard<'_, HashSet<LayerId>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What to mount for a layer; the plan keeps its device.
@@ -132,7 +141,7 @@ impl Devicemapper {
 
     /// Gives a device's blocks back to what the pool lies on. It has lost its name already.
     fn discard(&self, device: &DeviceMetadata) -> Result<()> {
-        let key = format!(".deleted-{}", device.device_id);
+        let key = deleted_key(device.device_id);
         let active = {
             let _passage = self.gate.pass(&self.layout)?;
             self.pool.activate(&key, device)?
@@ -288,14 +297,22 @@ impl Driver for Devicemapper {
     }
 
     fn mount_plan(&self, id: &LayerId, access: Access) -> Result<MountPlan> {
+        if access == Access::ReadWrite {
+            self.written().insert(id.clone());
+        }
         self.plan(id, access)
     }
 
     fn unmounted(&self, id: &LayerId) -> Result<()> {
-        match self.layout.device(&key_of(id))? {
-            Some(device) => self.put_away(id, &device),
-            None => Ok(()),
+        if let Some(device) = self.layout.device(&key_of(id))? {
+            self.put_away(id, &device)?;
         }
+        // The file system says no more than that something could not be written.
+        if self.written().remove(id) && self.pool.status()?.is_full {
+            let message = format!("the pool {} is full: what was written last is lost", self.pool.name());
+            return Err(Error::new(ErrorKind::NoSpace, message));
+        }
+        Ok(())
     }
 
     fn apply_target(&self, id: &LayerId) -> Result<ApplyTarget> {
@@ -303,7 +320,7 @@ impl Driver for Devicemapper {
             let _passage = self.gate.pass(&self.layout)?;
             self.pool.check_room()?;
         }
-        Ok(ApplyTarget { plan: self.plan(id, Access::ReadWrite)?, form: LayerForm::Whole })
+        Ok(ApplyTarget { plan: self.mount_plan(id, Access::ReadWrite)?, form: LayerForm::Whole })
     }
 
     fn candidates(&self, id: &LayerId) -> Result<Candidates> {

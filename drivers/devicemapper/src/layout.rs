@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 /// front, which no id has.
 const TAKEN: [&str; 4] = ["base", "pool", "deviceset-metadata", "transaction-metadata"];
 
+/// What the notes of devices that are to be deleted start with.
 const DELETED: &str = ".deleted-";
 
 /// What is known of a device: Docker's fields, and the layer's parent.
@@ -72,6 +73,11 @@ pub(crate) const BASE: &str = "base";
 /// The key of a layer's device: the name of its note, and what its own name ends in.
 pub(crate) fn key_of(id: &LayerId) -> String {
     if TAKEN.contains(&id.as_str()) { format!(".{id}") } else { id.to_string() }
+}
+
+/// The key of a device that is to be deleted.
+pub(crate) fn deleted_key(device_id: u32) -> String {
+    format!("{DELETED}{device_id}")
 }
 
 /// The home, opened.
@@ -160,7 +166,7 @@ impl Layout {
     /// Takes a device's name away, durably: in one step the layer is gone. Its number stays noted until
     /// [`Layout::forget_deleted`].
     pub(crate) fn mark_deleted(&self, key: &str, device_id: u32) -> Result<()> {
-        rustix::fs::renameat(&self.metadata, key, &self.metadata, format!("{DELETED}{device_id}"))
+        rustix::fs::renameat(&self.metadata, key, &self.metadata, deleted_key(device_id))
             .map_err(|errno| Error::from_errno(errno, "rename").with_path(self.path(key)))?;
         self.sync()
     }
@@ -173,12 +179,12 @@ impl Layout {
 
     /// What is known of a device that is to be deleted.
     pub(crate) fn deleted_device(&self, device_id: u32) -> Result<Option<DeviceMetadata>> {
-        self.read(&format!("{DELETED}{device_id}"))
+        self.read(&deleted_key(device_id))
     }
 
     /// Forgets a device that was deleted.
     pub(crate) fn forget_deleted(&self, device_id: u32) -> Result<()> {
-        self.unlink(&format!("{DELETED}{device_id}"))
+        self.unlink(&deleted_key(device_id))
     }
 
     /// Forgets a device, durably. That nothing is known of it is no error.

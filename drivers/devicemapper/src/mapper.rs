@@ -132,6 +132,26 @@ impl Mapper {
         }
     }
 
+    /// The devices that nobody has open and whose names start so.
+    pub(crate) fn idle_devices(&self, start: &str) -> Result<Vec<String>> {
+        let fail = |error: &DmError| failed(error, "list the devices");
+        let mut idle = Vec::new();
+        for (name, ..) in self.dm.list_devices().map_err(|error| fail(&error))? {
+            let Ok(text) = std::str::from_utf8(name.as_bytes()) else { continue };
+            if !text.starts_with(start) {
+                continue;
+            }
+            match self.dm.device_info(&DevId::Name(&name)) {
+                Ok(info) if info.open_count() == 0 => idle.push(text.to_owned()),
+                Ok(_) => {}
+                // It has just gone.
+                Err(error) if errno(&error) == Some(Errno::NXIO) => {}
+                Err(error) => return Err(fail(&error)),
+            }
+        }
+        Ok(idle)
+    }
+
     fn make(&self, id: &DmName, table: &Table) -> Result<(), DmError> {
         let device = DevId::Name(id);
         self.dm.device_create(id, None, DmOptions::private())?;

@@ -190,6 +190,18 @@ impl Pool {
         }
     }
 
+    /// Removes the devices of the home's layers that nobody has open: a process was killed before it could leave their
+    /// removal to the kernel. The caller has the home's lock, under which devices are made and opened.
+    pub(crate) fn remove_idle_devices(&self) -> Result<()> {
+        let start = format!("{}-", self.prefix);
+        for name in self.mapper.idle_devices(&start)? {
+            if name != self.name {
+                self.mapper.try_remove(&name)?;
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn status(&self) -> Result<PoolStatus> {
         PoolStatus::parse(&self.mapper.status(&self.name)?)
     }

@@ -23,7 +23,7 @@ use std::os::unix::fs::FileExt;
 use layerstack_core::{Error, ErrorKind, LayerId, Result, kill_point};
 use serde::{Deserialize, Serialize};
 
-use crate::layout::{DeviceMetadata, Layout};
+use crate::layout::{DeviceMetadata, Layout, deleted_key};
 use crate::mapper::Failure;
 use crate::pool::{MOST_DEVICES, Pool};
 
@@ -81,6 +81,11 @@ pub(crate) fn settle(layout: &Layout, pool: &Pool) -> Result<()> {
     }
     let found = pool.with_metadata(|metadata| metadata.details(intent.device_id))?;
     if found.is_some_and(|details| details.transaction_id == counted) {
+        if let Some(noted) = layout.device(&intent.device_hash)?
+            && noted.device_id == intent.device_id
+        {
+            pool.deactivate(&intent.device_hash, &noted)?;
+        }
         pool.delete(intent.device_id)
             .map_err(|failure| failure.into_error("delete a device whose making was interrupted"))?;
     }
@@ -149,6 +154,10 @@ pub(crate) fn delete_marked(layout: &Layout, pool: &Pool) -> Result<usize> {
             None => false,
         };
         if is_it {
+            // Whoever was giving its space back was killed.
+            if let Some(noted) = &noted {
+                pool.deactivate(&deleted_key(device_id), noted)?;
+            }
             left += usize::from(!delete(layout, pool, device_id)?);
         } else {
             layout.forget_deleted(device_id)?;
