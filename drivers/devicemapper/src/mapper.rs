@@ -332,7 +332,13 @@ fn open_node(device: Device, name: &str) -> Result<Option<Active>> {
     };
     match rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
         Ok(file) => Ok(Some(Active { file: file.into(), path, number: device.to_string() })),
-        Err(Errno::NXIO | Errno::NOENT | Errno::NODEV) => Ok(None),
+        Err(Errno::NXIO | Errno::NOENT | Errno::NODEV) => {
+            if path.starts_with("/dev/mapper") {
+                // The node that was just made leads nowhere; it may have gone already.
+                let _ = rustix::fs::unlink(&path);
+            }
+            Ok(None)
+        }
         Err(errno) => Err(Error::from_errno(errno, "open").with_path(path)),
     }
 }

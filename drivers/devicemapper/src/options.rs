@@ -55,6 +55,19 @@ pub(crate) const DRIVER: &[OptionSpec] = &[
         help: "how large the file of a pool on loop devices may become (default 100G); never shrinks",
     },
     OptionSpec { name: "dm.loopmetadatasize", help: "the same for its metadata (default 2G)" },
+    OptionSpec {
+        name: "dm.override_udev_sync_check",
+        help: "taken and without effect: nodes do not depend on udev",
+    },
+    OptionSpec { name: "dm.libdm_log_level", help: "taken and without effect: libdevmapper is not used" },
+    OptionSpec {
+        name: "dm.thinp_autoextend_percent",
+        help: "taken and without effect: there is no LVM to tell",
+    },
+    OptionSpec {
+        name: "dm.thinp_autoextend_threshold",
+        help: "taken and without effect: there is no LVM to tell",
+    },
 ];
 
 /// Options of a layer.

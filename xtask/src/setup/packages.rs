@@ -49,15 +49,22 @@ const fn program(package: &'static str, program: &'static str, part: Part, purpo
     Need { package, sign: Sign::Program(program), purpose, part }
 }
 
+const fn file(package: &'static str, file: &'static str, purpose: &'static str) -> Need {
+    Need { package, sign: Sign::File(file), purpose, part: Part::Test }
+}
+
 /// Everything, in the order in which it is shown.
-pub(crate) const NEEDS: [Need; 12] = [
+pub(crate) const NEEDS: [Need; 16] = [
     program("gcc", "cc", Part::Test, "links every Rust program, and the C program of the link check"),
-    Need {
-        package: "libc6-dev",
-        sign: Sign::File("/usr/include/stdio.h"),
-        purpose: "headers for SQLite, which the image store compiles in, and for the link check",
-        part: Part::Test,
-    },
+    file(
+        "libc6-dev",
+        "/usr/include/stdio.h",
+        "headers for SQLite, which the image store compiles in, and for the link check",
+    ),
+    file("libdevmapper-dev", "/usr/include/libdevmapper.h", "headers for the driver devicemapper"),
+    file("libudev-dev", "/usr/include/libudev.h", "headers for the driver devicemapper"),
+    file("libselinux1-dev", "/usr/include/selinux/selinux.h", "headers for the driver devicemapper"),
+    file("libclang-14-dev", "/usr/lib/llvm-14/lib/libclang.so", "reads those headers (bindgen)"),
     program("mount", "losetup", Part::Test, "loop devices for the scratch stores of the conformance suite"),
     program(
         "util-linux",
