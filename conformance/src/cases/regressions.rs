@@ -1,10 +1,12 @@
 //! Bugs that other storage drivers had, as cases, each with the place where it was reported. What a clause of
 //! another group already covers in full is not repeated here.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::time::Duration;
 
 use layerstack_core::layers::{Base, MountRequest};
 use layerstack_core::options::Options;
@@ -12,10 +14,12 @@ use layerstack_core::{ErrorKind, LayerId};
 use rustix::fs::{FileType, makedev};
 
 use crate::case::{Stop, Verdict, cases, check, check_eq, refused};
+use crate::errand::Step;
 use crate::files::{self, write};
 use crate::kernel;
 use crate::scene::{Scene, changes, diff, edit, grow, id, import, must_be_clean, sealed, snapshot};
 use crate::snapshot::Kind;
+use crate::subject::Subject;
 use crate::tarball::{Item, Tarball, entries, names};
 
 cases!("regressions.rs":
@@ -53,8 +57,11 @@ cases!("regressions.rs":
     missing_parents_of_an_entry_can_be_entered,
     the_roots_mode_is_the_parents,
     a_volatile_or_stale_work_directory_is_no_obstacle,
-    an_absent_layer_cannot_be_mounted;
+    an_absent_layer_cannot_be_mounted,
+    failed_creations_take_nothing_from_later_ones,
+    lost_records_do_not_keep_others_from_creating;
     alone:
+    interrupted_creations_do_not_keep_others_from_creating,
     a_renamed_directory_is_diffed_whole,
     a_layer_removed_behind_ones_back_is_noticed,
     two_rounds_of_mounting_leave_one_mount_at_most,
@@ -722,4 +729,104 @@ fn an_absent_layer_cannot_be_mounted(scene: &Scene) -> Verdict {
         refused(layers.mount(&id(name), &MountRequest::default()), ErrorKind::NotFound)?;
     }
     scene.must_have(&before)
+}
+
+/// The names of what makes up each layer; no two layers may share one.
+fn must_be_apart(layers: &dyn Subject, ids: &[LayerId]) -> Verdict {
+    let mut owners: BTreeMap<String, &LayerId> = BTreeMap::new();
+    for id in ids {
+        let pieces = layers.inspect(id)?;
+        // The piece that names the layer's own storage, whatever the driver calls it; sizes are equal by right.
+        for (key, piece) in
+            pieces.into_iter().filter(|(key, _)| !key.contains("Lower") && !key.contains("Size"))
+        {
+            if let Some(other) = owners.insert(format!("{key} {piece}"), id) {
+                return Err(Stop::failed(format_args!("{other} and {id} are both in {key} {piece}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A creation that failed takes no number, name or note that a later one needs
+/// (<https://github.com/containerd/containerd/issues/5110>).
+fn failed_creations_take_nothing_from_later_ones(scene: &Scene) -> Verdict {
+    let layers = scene.open()?;
+    sealed(&*layers, "base", None, files::sample)?;
+    let base = snapshot(&*layers, "base")?;
+    let before = scene.names()?;
+    let mut wrong = Options::new();
+    wrong.set("size", "banana");
+    let ids: Vec<_> = (0..6).map(|number| id(&format!("layer-{number}"))).collect();
+    for id in &ids {
+        for parent in ["base", "missing"] {
+            let made = layers.create(id, Some(&self::id(parent)), &wrong);
+            check!(made.is_err(), "{id} was made on {parent} with a size that is none");
+        }
+        scene.must_have(&before)?;
+    }
+    for id in &ids {
+        layers.create(id, Some(&self::id("base")), &Options::new())?;
+        snapshot(&*layers, id.as_str())?.must_equal(&base, "the layer made after a failure")?;
+    }
+    must_be_apart(&*layers, &ids)?;
+    must_be_clean(&*layers)
+}
+
+/// Where the records are lost nothing has to be thrown away: the layers can be used and removed, and others made
+/// (<https://github.com/containerd/containerd/issues/4790>).
+fn lost_records_do_not_keep_others_from_creating(scene: &Scene) -> Verdict {
+    let layers = scene.open()?;
+    sealed(&*layers, "old-base", None, files::sample)?;
+    grow(&*layers, "old-top", Some("old-base"), |root| write(&root.join("file"), "x"))?;
+    let wanted = snapshot(&*layers, "old-top")?;
+    drop(layers);
+    fs::remove_dir_all(scene.root().join("layerstack"))?;
+    let layers = scene.open()?;
+    sealed(&*layers, "base", None, files::sample)?;
+    let ids: Vec<_> = (0..4).map(|number| id(&format!("layer-{number}"))).collect();
+    for id in &ids {
+        layers.create(id, Some(&self::id("base")), &Options::new())?;
+    }
+    let all = [&ids[..], &[id("base"), id("old-base"), id("old-top")]].concat();
+    must_be_apart(&*layers, &all)?;
+    snapshot(&*layers, "old-top")?.must_equal(&wanted, "the layer that has lost its record")?;
+    for name in ["old-top", "old-base"] {
+        layers.remove(&id(name))?;
+    }
+    must_be_clean(&*layers)
+}
+
+/// A process that is killed while it makes layers keeps nobody from making layers of the same and of other names,
+/// however often: "file exists", "object already exists" (<https://github.com/containerd/containerd/pull/3436>,
+/// <https://github.com/containerd/containerd/issues/5646>).
+fn interrupted_creations_do_not_keep_others_from_creating(scene: &Scene) -> Verdict {
+    let layers = scene.open()?;
+    sealed(&*layers, "base", None, files::sample)?;
+    let base = snapshot(&*layers, "base")?;
+    drop(layers);
+    let ids: Vec<_> = (0..40).map(|number| id(&format!("layer-{number}"))).collect();
+    let before = scene.names()?;
+    for round in 0..10 {
+        let steps: Vec<_> = ids.iter().map(|id| Step::Create(id.clone(), Some(self::id("base")))).collect();
+        let mut process = scene.errand(steps).start()?;
+        std::thread::sleep(Duration::from_millis(5 + 9 * round));
+        process.kill()?;
+        process.finish()?;
+        let layers = scene.open()?;
+        for id in &ids {
+            if !layers.contains(id)? {
+                layers.create(id, Some(&self::id("base")), &Options::new())?;
+            }
+        }
+        must_be_apart(&*layers, &ids)?;
+        must_be_clean(&*layers)?;
+        snapshot(&*layers, "layer-0")?.must_equal(&base, "the first layer")?;
+        for id in &ids {
+            layers.remove(id)?;
+        }
+        drop(layers);
+        scene.must_have(&before)?;
+    }
+    Ok(())
 }
