@@ -224,6 +224,7 @@ fn on_overlayfs_the_upper_directory_narrows_to_the_same_bytes() {
             options: [options, vec![MountOption::Value("index".into(), "off".into())]].concat(),
             base: None,
             subdirectory: None,
+            settings: Vec::new(),
             target: at("merged"),
             hold: Hold::default(),
         };

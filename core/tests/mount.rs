@@ -64,6 +64,7 @@ impl Scratch {
             ],
             base: Some(base),
             subdirectory: None,
+            settings: Vec::new(),
             target: self.dir("merged"),
             hold: Hold::default(),
         }
@@ -304,8 +305,10 @@ fn a_plan_can_name_a_directory_of_its_file_system() {
             let mut plan = MountPlan::bind("proc", access, scratch.dir("target"));
             plan.fstype = "proc".to_owned();
             plan.subdirectory = Some("sys/kernel".into());
+            plan.settings = vec![(scratch.0.join("setting"), format!("{interface:?}"))];
             attach_through(interface, &plan, &plan.target).unwrap();
             assert!(plan.target.join("ostype").exists(), "{interface:?}");
+            assert_eq!(fs::read_to_string(scratch.0.join("setting")).unwrap(), format!("{interface:?}"));
             let mounts = mounts_below(&plan.target).unwrap();
             assert_eq!(mounts.len(), 1, "{interface:?}: {mounts:?}");
             assert_eq!(
@@ -323,6 +326,12 @@ fn a_plan_can_name_a_directory_of_its_file_system() {
     let mut plan = MountPlan::bind("proc", Access::ReadWrite, scratch.dir("target"));
     plan.fstype = "proc".to_owned();
     plan.subdirectory = Some("absent".into());
+    for interface in BOTH {
+        assert!(attach_through(interface, &plan, &plan.target).is_err());
+        assert_eq!(mounted_at(&plan.target).unwrap(), None);
+    }
+    plan.subdirectory = None;
+    plan.settings = vec![(scratch.0.join("absent/setting"), "1".to_owned())];
     for interface in BOTH {
         assert!(attach_through(interface, &plan, &plan.target).is_err());
         assert_eq!(mounted_at(&plan.target).unwrap(), None);

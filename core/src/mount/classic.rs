@@ -101,7 +101,8 @@ fn mount_file_system(plan: &MountPlan, target: &Path) -> Result<()> {
     match &plan.base {
         Some(base) => working_in(base, call),
         None => call(),
-    }
+    }?;
+    plan.apply_settings().inspect_err(|_| take_away(&target))
 }
 
 /// The options as one string of at most `room` bytes, paths as the plan has them. The kernel copies one page and

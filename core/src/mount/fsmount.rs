@@ -107,7 +107,9 @@ impl Prepared<'_> {
             }
         }
         fsconfig_create(&context).map_err(failed(""))?;
-        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(failed(""))
+        let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(failed(""))?;
+        self.plan.apply_settings()?;
+        Ok(mount)
     }
 }
 

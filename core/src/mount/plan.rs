@@ -5,6 +5,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::error::{Error, Result};
+
 /// How a layer is to be mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -31,6 +33,8 @@ pub struct MountPlan {
     /// Where in the file system the layer's tree is, relative to its root; None where it is the root itself. Not for
     /// `bind`, whose `source` says it.
     pub subdirectory: Option<PathBuf>,
+    /// Files of the kernel (sysfs) that are written once the file system is mounted, and what to each.
+    pub settings: Vec<(PathBuf, String)>,
     /// Where the layer is mounted if the caller names no place: where Docker's layout has it. Core makes this
     /// directory, in one that is there, and removes it after the mount.
     pub target: PathBuf,
@@ -91,6 +95,7 @@ impl MountPlan {
             options: Vec::new(),
             base: None,
             subdirectory: None,
+            settings: Vec::new(),
             target: target.into(),
             hold: Hold::default(),
         }
@@ -106,6 +111,15 @@ impl MountPlan {
     #[must_use]
     pub fn is_on_device(&self) -> bool {
         !self.is_bind() && self.source.is_absolute()
+    }
+
+    /// Writes the settings, once the file system is mounted.
+    pub(super) fn apply_settings(&self) -> Result<()> {
+        for (file, value) in &self.settings {
+            std::fs::write(file, value)
+                .map_err(|error| Error::from_io(error, format!("set it to {value}")).with_path(file))?;
+        }
+        Ok(())
     }
 
     /// The plan as `mount(8)`'s words, paths absolute: what containerd calls a mount (type, source, options).
@@ -207,6 +221,7 @@ mod tests {
             ],
             base: Some("/root".into()),
             subdirectory: None,
+            settings: Vec::new(),
             target: "/root/id/merged".into(),
             hold: Hold::default(),
         };
