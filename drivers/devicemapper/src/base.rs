@@ -47,6 +47,29 @@ pub(crate) fn open(layout: &Layout, pool: &Pool, settings: &Settings) -> Result<
     Ok(base)
 }
 
+/// A pool that lies outside the home may be another home's: then its first device has another file system. To be called
+/// before anything is changed in the pool. The caller has the home's lock.
+pub(crate) fn refuse_other_pool(layout: &Layout, pool: &Pool) -> Result<()> {
+    if pool.loop_files().is_some() {
+        return Ok(());
+    }
+    let (Some(device), Some(set)) = (layout.device(BASE)?, layout.device_set()?) else { return Ok(()) };
+    let Some(kind) = FileSystem::of_name(&set.base_file_system) else { return Ok(()) };
+    let active = pool.activate(BASE, &device)?;
+    let found = file_system::uuid(&active, kind)?;
+    drop(active);
+    put_away(pool, &device)?;
+    if found == set.base_uuid {
+        return Ok(());
+    }
+    let message = format!(
+        "the pool {} has another base device ({found}) than the home knows ({}): it is another home's pool",
+        pool.name(),
+        set.base_uuid
+    );
+    Err(Error::new(ErrorKind::InvalidInput, message))
+}
+
 /// A pool that something else was made in is not a new home's.
 fn refuse_foreign(layout: &Layout, pool: &Pool, has_layers: bool) -> Result<()> {
     if has_layers {

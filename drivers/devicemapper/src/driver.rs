@@ -63,6 +63,7 @@ impl Devicemapper {
             let _passage = gate.pass(&layout)?;
             let pool = Pool::open(&layout, &settings)?;
             pool.remove_idle_devices()?;
+            base::refuse_other_pool(&layout, &pool)?;
             transaction::settle(&layout, &pool)?;
             transaction::delete_marked(&layout, &pool)?;
             pool.grow()?;
@@ -369,6 +370,14 @@ impl Driver for Devicemapper {
 
     fn inspect(&self, id: &LayerId) -> Result<BTreeMap<String, String>> {
         let device = self.layout.layer(id)?;
+        {
+            let _passage = self.gate.pass(&self.layout)?;
+            let found = self.pool.with_metadata(|metadata| metadata.details(device.device_id))?;
+            if found.is_none() {
+                let message = format!("the pool {} has no device {}", self.pool.name(), device.device_id);
+                return Err(Error::new(ErrorKind::Corrupt, message));
+            }
+        }
         Ok(BTreeMap::from([
             ("DeviceId".to_owned(), device.device_id.to_string()),
             ("DeviceSize".to_owned(), device.size.to_string()),

@@ -79,6 +79,12 @@ pub(crate) fn plan(
         Some((key, value)) => MountOption::Value(key.to_owned(), value.to_owned()),
         None => MountOption::Flag(option.clone()),
     }));
+    if let (FileSystem::Xfs, Some(retries)) = (kind, settings.xfs_retries) {
+        // Documentation/admin-guide/xfs.rst, "Error handling". The kernel's name of a device is dm- and its number.
+        let minor = device.number.split_once(':').map_or("", |(_, minor)| minor);
+        let file = format!("/sys/fs/xfs/dm-{minor}/error/metadata/ENOSPC/max_retries");
+        plan.settings.push((file.into(), retries.to_string()));
+    }
     plan.subdirectory = Some(TREE.into());
     plan.hold = Hold::new(device.file.into());
     plan

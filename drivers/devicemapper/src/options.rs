@@ -56,6 +56,10 @@ pub(crate) const DRIVER: &[OptionSpec] = &[
     },
     OptionSpec { name: "dm.loopmetadatasize", help: "the same for its metadata (default 2G)" },
     OptionSpec {
+        name: "dm.xfs_nospace_max_retries",
+        help: "how often xfs tries again to write metadata to a full pool; by default what the kernel does",
+    },
+    OptionSpec {
         name: "dm.override_udev_sync_check",
         help: "taken and without effect: nodes do not depend on udev",
     },
@@ -126,6 +130,8 @@ pub(crate) struct Settings {
     pub(crate) min_free: u64,
     pub(crate) deferred_removal: bool,
     pub(crate) deferred_deletion: bool,
+    /// None where it was not given.
+    pub(crate) xfs_retries: Option<u32>,
 }
 
 /// The size of layers where none is given, in bytes: Docker's.
@@ -160,6 +166,7 @@ impl Settings {
             min_free: min_free(options)?,
             deferred_removal,
             deferred_deletion,
+            xfs_retries: xfs_retries(options)?,
             source,
         })
     }
@@ -191,6 +198,12 @@ fn block_size(options: &Options) -> Result<u64> {
     }
     let value = options.get("dm.blocksize").unwrap_or_default();
     Err(wrong("dm.blocksize", value, "not a multiple of 64K from 64K to 1G"))
+}
+
+fn xfs_retries(options: &Options) -> Result<Option<u32>> {
+    let Some(value) = options.get("dm.xfs_nospace_max_retries") else { return Ok(None) };
+    let number = value.parse().ok();
+    number.map(Some).ok_or_else(|| wrong("dm.xfs_nospace_max_retries", value, "not a number"))
 }
 
 fn min_free(options: &Options) -> Result<u64> {
@@ -277,6 +290,7 @@ mod tests {
         assert_eq!((settings.min_free, settings.block_size), (5, 128 << 10));
         for wrong in [
             "dm.fs=btrfs",
+            "dm.xfs_nospace_max_retries=many",
             "dm.blocksize=100K",
             "dm.blocksize=2G",
             "dm.min_free_space=101%",

@@ -48,7 +48,7 @@ impl Place {
     /// A pool as an administrator makes it.
     fn pool(&mut self) -> String {
         let (data, metadata) = (self.device(400), self.device(16));
-        let name = format!("pool-{}", std::process::id());
+        let name = format!("pool-{}-{}", std::process::id(), self.mapped.len());
         let table =
             format!("0 {} thin-pool {} {} 128 0", (400 << 20) / 512, metadata.display(), data.display());
         run(Command::new("dmsetup").env("DM_DISABLE_UDEV", "1").args(["create", &name, "--table", &table]));
@@ -194,6 +194,11 @@ fn a_pool_that_is_there() {
     // One pool is one home's.
     let error = open(&place.root("other"), &[&option]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+    // And one home's pool is one.
+    let another = place.pool();
+    exercise(&place.root("third"), &[&format!("dm.thinpooldev={another}")]);
+    let error = open(&place.root("root"), &[&format!("dm.thinpooldev={another}")]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
     let error = open(&place.root("other"), &["dm.thinpooldev=no-such-pool"]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     clear(&place.root("root"), &[&option]);
@@ -226,6 +231,16 @@ fn a_device_of_somebody_elses_is_left_alone() {
     message("delete 2");
     let again = Command::new("dmsetup").args(["message", &pool, "0", "delete 2"]).output().unwrap();
     assert!(!again.status.success());
+    // A device that is gone is found out.
+    let layers = open(&root, &[&option]).unwrap();
+    let number = layers.inspect(&id("top")).unwrap()["DeviceId"].clone();
+    message(&format!("delete {number}"));
+    assert_eq!(layers.inspect(&id("top")).unwrap_err().kind(), ErrorKind::Corrupt);
+    let findings = layers.check().unwrap();
+    assert!(findings.len() == 1 && findings[0].layer == id("top"), "{findings:?}");
+    assert_eq!(layers.mount(&id("top"), &MountRequest::new()).unwrap_err().kind(), ErrorKind::Corrupt);
+    layers.remove(&id("top")).unwrap();
+    drop(layers);
     // A pool that has gone back behind what the home knows is refused.
     let doubt = format!(r#"{{"open_transaction_id":{},"device_hash":"lost","device_id":2}}"#, counted + 9);
     fs::write(&intent, format!("{doubt:512}")).unwrap();
@@ -275,7 +290,7 @@ fn files_and_file_systems_grow_and_never_shrink() {
 fn an_xfs_is_made_grown_and_compared() {
     let place = Place::new();
     let root = place.root("root");
-    let options = ["dm.fs=xfs", "dm.basesize=400M", "dm.loopdatasize=300M"];
+    let options = ["dm.fs=xfs", "dm.basesize=400M", "dm.loopdatasize=300M", "dm.xfs_nospace_max_retries=3"];
     exercise(&root, &options);
     let driver = open_driver(&root, &options);
     let Candidates::Paths(found) = driver.candidates(&id("top")).unwrap() else { panic!("everything") };
@@ -287,6 +302,9 @@ fn an_xfs_is_made_grown_and_compared() {
     let mount = layers.mount(&id("large"), &MountRequest::new()).unwrap();
     let found = rustix::fs::statvfs(mount.target()).unwrap();
     assert!(found.f_blocks * found.f_frsize >> 20 > 900);
+    let device = fs::read_dir("/sys/fs/xfs").unwrap().flatten().map(|entry| entry.path());
+    let retries = |device: PathBuf| fs::read_to_string(device.join("error/metadata/ENOSPC/max_retries")).ok();
+    assert_eq!(device.filter_map(retries).collect::<Vec<_>>(), ["3\n"]);
     fs::write(mount.target().join("new"), "x").unwrap();
     // While it is written to.
     let changes: Vec<_> =
