@@ -271,7 +271,7 @@ fn files_and_file_systems_grow_and_never_shrink() {
         let mount = layers.mount(&id(layer), &MountRequest::new()).unwrap();
         let found = rustix::fs::statvfs(mount.target()).unwrap();
         mount.unmount().unwrap();
-        found.f_blocks * found.f_frsize >> 20
+        (found.f_blocks * found.f_frsize) >> 20
     };
     layers.create(&id("base"), None, &Options::new()).unwrap();
     let ordinary = room("base");
@@ -301,7 +301,7 @@ fn an_xfs_is_made_grown_and_compared() {
     layers.create(&id("large"), Some(&id("base")), &Options::parse(["size=1G"]).unwrap()).unwrap();
     let mount = layers.mount(&id("large"), &MountRequest::new()).unwrap();
     let found = rustix::fs::statvfs(mount.target()).unwrap();
-    assert!(found.f_blocks * found.f_frsize >> 20 > 900);
+    assert!((found.f_blocks * found.f_frsize) >> 20 > 900);
     let device = fs::read_dir("/sys/fs/xfs").unwrap().flatten().map(|entry| entry.path());
     let retries = |device: PathBuf| fs::read_to_string(device.join("error/metadata/ENOSPC/max_retries")).ok();
     assert_eq!(device.filter_map(retries).collect::<Vec<_>>(), ["3\n"]);
@@ -321,7 +321,7 @@ fn removing_gives_space_back_to_pool_and_host() {
     let root = place.root("root");
     let layers = open(&root, &["dm.loopdatasize=300M"]).unwrap();
     let file = root.join("devicemapper/devicemapper/data");
-    let taken = || file.metadata().unwrap().blocks() * 512 >> 20;
+    let taken = || (file.metadata().unwrap().blocks() * 512) >> 20;
     let used = || megabytes(&layers, "Data Space Used");
     let before = (used(), taken());
     layers.create(&id("layer"), None, &Options::new()).unwrap();
