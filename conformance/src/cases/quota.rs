@@ -39,7 +39,7 @@ fn limited(layers: &dyn Subject, name: &str, parent: Option<&str>) -> Verdict {
     let made = layers.create(&id(name), parent.map(id).as_ref(), &sized(&LIMIT.to_string()));
     match made {
         Err(error) if error.kind() == ErrorKind::InvalidInput && is_file_system(layers) => {
-            Err(Stop::not_run(format!(
+            Err(Stop::not_offered(format!(
                 "a layer's file system is larger than {} MiB; let LAYERSTACK_CONFORMANCE_OPTIONS make it smaller",
                 LIMIT >> 20
             )))

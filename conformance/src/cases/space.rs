@@ -112,7 +112,9 @@ fn more_files_than_fit_leave_nothing(scene: &Scene) -> Verdict {
         let inodes = rustix::fs::statvfs(mount.target())?.f_ffree;
         mount.unmount()?;
         if !(1..100_000).contains(&inodes) {
-            return Err(Stop::not_run(format!("a layer on the small store has room for {inodes} files")));
+            let reason = format!("a layer on the small store has room for {inodes} files");
+            let own = layers.capabilities().quota_kind == Some(QuotaKind::FileSystem);
+            return Err(if own { Stop::not_offered(reason) } else { Stop::not_run(reason) });
         }
         let tar = Tarball::of((0..inodes + 10).map(|count| Item::file(format!("f{count}"), "")));
         refused(import(&*layers, "many", Some("base"), &tar), ErrorKind::NoSpace)?;
