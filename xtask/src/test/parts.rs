@@ -108,7 +108,9 @@ fn conformance(driver: &str) -> Part {
 fn unavailable(driver: &str) -> Result<Option<String>> {
     let root = tempfile::tempdir().context("failed to make a temporary folder")?;
     let mut engine = workspace::cargo();
-    engine.args(["run", "--quiet", "--package", "layerstack-cli", "--", "drivers", "--format", "json"]);
+    // With the drivers that are not built by default too.
+    engine.args(["run", "--quiet", "--package", "layerstack-cli", "--all-features", "--"]);
+    engine.args(["drivers", "--format", "json"]);
     let listing = process::output(engine.arg("--root").arg(root.path()))?;
     let listing: Vec<Availability> =
         serde_json::from_str(&listing).context("failed to read the list of drivers")?;
