@@ -84,12 +84,9 @@ fn usage_follows_what_is_written(scene: &Scene) -> Verdict {
         (SIZE..SIZE * 2).contains(&grown),
         "{SIZE} bytes and 50 small files made the layer grow by {grown}"
     );
-    check!(
-        after.inodes >= before.inodes + 51,
-        "51 files made the inodes grow from {} to {}",
-        before.inodes,
-        after.inodes
-    );
+    if let (Some(before), Some(after)) = (before.inodes, after.inodes) {
+        check!(after >= before + 51, "51 files made the inodes grow from {before} to {after}");
+    }
     edit(&*layers, "layer", |root| Ok(fs::remove_file(root.join("large"))?))?;
     let less = measure()?;
     check!(
