@@ -59,6 +59,10 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// Where the back end cannot be asked.
     fn status(&self) -> Result<Vec<(String, String)>>;
 
+    /// What the back end knows of why it has no space, where `df` would not show it, and what to do about it: a
+    /// fragment that fits after "no space: ". Called right after something failed with `NoSpace`.
+    fn why_full(&self) -> Option<String>;
+
     /// Makes the storage of a layer, its tree equal to the parent's.
     ///
     /// - The root directory of the tree has the parent's mode, owner, times and extended attributes; 0755

@@ -195,6 +195,8 @@ impl Layers {
         match work(&pending.layer) {
             Ok(done) => Ok((pending, done)),
             Err(error) => {
+                // Before what fills the store goes.
+                let error = self.explain(error);
                 // What cannot be removed now stays pending and is removed when the root is next opened.
                 if let Err(left) = self.discard(&pending) {
                     tracing::warn!(layer = %pending.layer.id, error = ?left, "a failed layer could not be removed yet");

@@ -112,6 +112,11 @@ impl Driver for Vfs {
         ])
     }
 
+    fn why_full(&self) -> Option<String> {
+        // What is full shows in `df`.
+        None
+    }
+
     fn create(&self, layer: &NewLayer<'_>) -> Result<()> {
         let id = layer.id;
         let limit = self.limit(layer.options)?;
