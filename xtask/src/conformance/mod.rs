@@ -47,9 +47,9 @@ pub(crate) struct Args {
     /// List the cases and run none.
     #[arg(long)]
     list: bool,
-    /// The file system that the layers are kept on.
-    #[arg(long, value_enum, default_value_t = FileSystem::Ext4)]
-    store_fs: FileSystem,
+    /// The file system that the layers are kept on; by default the one that suits the driver.
+    #[arg(long, value_enum)]
+    store_fs: Option<FileSystem>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -77,7 +77,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut records = Vec::new();
     for driver in &drivers {
         let suite = build::suite(driver)?;
-        let store = store::Store::new(args.store_fs)?;
+        let store_fs = args.store_fs.unwrap_or_else(|| FileSystem::of_driver(driver));
+        let store = store::Store::new(driver, store_fs)?;
         records.extend(run::suite(&suite, &store, args)?);
     }
     report(args, &drivers, &records)

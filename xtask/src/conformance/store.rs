@@ -19,6 +19,9 @@ const SIZE: u64 = 8 << 30;
 /// What the cases that fill a store fill, in bytes.
 const SMALL: u64 = 64 << 20;
 
+/// The same on btrfs, which does not come as small.
+const SMALL_BTRFS: u64 = 256 << 20;
+
 /// A kind of file system to keep layers on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum FileSystem {
@@ -28,11 +31,18 @@ pub(crate) enum FileSystem {
     Xfs,
     /// btrfs in a file.
     Btrfs,
+    /// btrfs in a file, with quota groups.
+    BtrfsQuota,
     /// Memory.
     Tmpfs,
 }
 
 impl FileSystem {
+    /// What a driver keeps its layers on unless told otherwise: with all that it can make use of.
+    pub(crate) fn of_driver(driver: &str) -> Self {
+        if driver == "btrfs" { Self::BtrfsQuota } else { Self::Ext4 }
+    }
+
     /// Ways to make and mount it, the best first: with quota for single directories where the kernel has it.
     fn ways(self) -> &'static [(&'static [&'static str], &'static str)] {
         match self {
@@ -44,7 +54,7 @@ impl FileSystem {
                 (&["mkfs.ext4", "-q", "-F"], "loop"),
             ],
             Self::Xfs => &[(&["mkfs.xfs", "-q", "-f"], "loop,pquota"), (&["mkfs.xfs", "-q", "-f"], "loop")],
-            Self::Btrfs => &[(&["mkfs.btrfs", "-q", "-f"], "loop")],
+            Self::Btrfs | Self::BtrfsQuota => &[(&["mkfs.btrfs", "-q", "-f"], "loop")],
             Self::Tmpfs => &[],
         }
     }
@@ -59,8 +69,8 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Makes both. The caller has a table of mounts of its own.
-    pub(crate) fn new(kind: FileSystem) -> Result<Self> {
+    /// Makes both for a driver, the large one of the kind given. The caller has a table of mounts of its own.
+    pub(crate) fn new(driver: &str, kind: FileSystem) -> Result<Self> {
         let base = Metadata::load()?.target_directory.join("conformance");
         fs::create_dir_all(&base).with_context(|| format!("failed to make {}", base.display()))?;
         // Only in this table of mounts: another run has its own at the same place.
@@ -71,8 +81,14 @@ impl Store {
         fs::create_dir(&store.large)?;
         fs::create_dir(&store.small)?;
         make(kind, SIZE, &store.large)?;
-        // The others do not come as small as this.
-        make(FileSystem::Ext4, SMALL, &store.small)?;
+        if kind == FileSystem::BtrfsQuota {
+            process::output(Command::new("btrfs").args(["quota", "enable"]).arg(&store.large))?;
+        }
+        match FileSystem::of_driver(driver) {
+            FileSystem::BtrfsQuota => make(FileSystem::Btrfs, SMALL_BTRFS, &store.small)?,
+            // The others do not come as small as this.
+            _ => make(FileSystem::Ext4, SMALL, &store.small)?,
+        }
         Ok(store)
     }
 

@@ -50,7 +50,7 @@ const fn program(package: &'static str, program: &'static str, part: Part, purpo
 }
 
 /// Everything, in the order in which it is shown.
-pub(crate) const NEEDS: [Need; 12] = [
+pub(crate) const NEEDS: [Need; 14] = [
     program("gcc", "cc", Part::Test, "links every Rust program, and the C program of the link check"),
     Need {
         package: "libc6-dev",
@@ -68,6 +68,18 @@ pub(crate) const NEEDS: [Need; 12] = [
     program("e2fsprogs", "mkfs.ext4", Part::Test, "scratch stores on ext4"),
     program("xfsprogs", "mkfs.xfs", Part::Test, "scratch stores on xfs"),
     program("btrfs-progs", "mkfs.btrfs", Part::Test, "scratch stores on btrfs"),
+    Need {
+        package: "libbtrfsutil-dev",
+        sign: Sign::File("/usr/include/btrfsutil.h"),
+        purpose: "the library of the driver btrfs",
+        part: Part::Test,
+    },
+    Need {
+        package: "libclang-14-dev",
+        sign: Sign::File("/usr/lib/llvm-14/lib/libclang.so.1"),
+        purpose: "reads the headers of the C libraries that drivers are linked with",
+        part: Part::Test,
+    },
     program("acl", "setfacl", Part::Test, "an independent look at access control lists"),
     program("attr", "getfattr", Part::Test, "an independent look at extended attributes"),
     program("mmdebstrap", "mmdebstrap", Part::Demo, "makes the Debian root file system of the demo's image"),

@@ -25,6 +25,7 @@ pub(crate) fn all() -> Result<Vec<Part>> {
     parts.push(oldest_rust());
     parts.push(cargo("unit and integration tests", &["test", "--workspace", "--no-fail-fast", "--quiet"]));
     parts.extend(drivers.iter().map(|driver| conformance(driver)));
+    parts.push(btrfs_without_quota());
     parts.push(third_party());
     parts.push(link::part());
     parts.push(demo());
@@ -104,8 +105,28 @@ fn conformance(driver: &str) -> Part {
     })
 }
 
+/// The one driver for which it matters what an administrator has turned on.
+fn btrfs_without_quota() -> Part {
+    Part::new("conformance, btrfs without quota", || {
+        if !process::is_root() {
+            return Ok(needs_root());
+        }
+        if let Some(reason) = unavailable("btrfs")? {
+            return Ok(Outcome::Optional(reason));
+        }
+        xtask(&["conformance", "--require", "--driver", "btrfs", "--store-fs", "btrfs"])
+    })
+}
+
 /// Why this host cannot use a driver, in the engine's words; none where it can.
 fn unavailable(driver: &str) -> Result<Option<String>> {
+    // The suite brings the file system, so only the kernel's side can be missing.
+    if driver == "btrfs" {
+        let _ = Command::new("modprobe").arg("--quiet").arg(driver).status();
+        let known = fs::read_to_string("/proc/filesystems").context("failed to ask for file systems")?;
+        let missing = !known.split_whitespace().any(|name| name == driver);
+        return Ok(missing.then(|| "this kernel has no btrfs; boot one of Debian's".to_owned()));
+    }
     let root = tempfile::tempdir().context("failed to make a temporary folder")?;
     let mut engine = workspace::cargo();
     engine.args(["run", "--quiet", "--package", "layerstack-cli", "--", "drivers", "--format", "json"]);
