@@ -6,7 +6,8 @@
 //! * all below a directory that was moved or made, in whose place there may be another;
 //! * subvolumes in the layer or in the parent, with all below them: a send passes over them.
 //!
-//! Where a send cannot be had or followed, and beyond so many names that they would fill the memory, it is everything.
+//! Where a send cannot be had or followed, beyond so many names that they would fill the memory, and where so much was
+//! changed that a walk takes less time, it is everything.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CString, OsStr, OsString};
@@ -24,10 +25,9 @@ use rustix::io::Errno;
 use crate::layout::Layout;
 use crate::names::{self, Names};
 use crate::namespace::{Lost, Namespace, Touch, Touched};
-use crate::nested;
 use crate::snapshots::Frozen;
 use crate::stream::Stream;
-use crate::sys;
+use crate::{nested, share, sys};
 
 /// So many names are kept in memory, some 250 bytes each.
 const MOST: usize = 500_000;
@@ -38,6 +38,12 @@ pub(crate) fn of(layout: &Layout, id: &LayerId) -> Result<Candidates> {
     let Some(parent_id) = layout.parent(&layer)? else { return Ok(everywhere()) };
     let (_, parent) = layout.subvolume(&parent_id)?;
     let (top, base) = (Frozen::of(layout, id)?, Frozen::of(layout, &parent_id)?);
+    // A parent that is not sealed may have changed as well.
+    for changed in [&top, &base] {
+        if share::is_large(layout.file_system(), changed.number(), layer.made_in)? {
+            return Ok(everywhere());
+        }
+    }
     let namespace = match follow(&top, &base) {
         Ok(namespace) => namespace,
         Err(reason) => {

@@ -1,8 +1,9 @@
 //! The driver.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use layerstack_core::capability::Capabilities;
 use layerstack_core::driver::{ApplyTarget, Candidates, Driver, FoundLayer, LayerForm, NewLayer, Usage};
@@ -17,6 +18,7 @@ use crate::layout::Layout;
 use crate::options::{self, Settings};
 use crate::quota::{self, Mode as Quota};
 use crate::space::Room;
+use crate::subvolume::Subvolume;
 use crate::{candidates, nested, probe, snapshots, subvolume, usage};
 
 /// The driver's name.
@@ -39,6 +41,9 @@ pub struct Btrfs {
     settings: Settings,
     quota: Quota,
     capabilities: Capabilities,
+    /// Numbers of sealed layers in which there are no subvolumes, so that the next child need not look for any: a
+    /// search waits for the commit that another creation is in. No number is given twice.
+    plain: Mutex<HashSet<u64>>,
 }
 
 impl Btrfs {
@@ -53,7 +58,7 @@ impl Btrfs {
         let quota = quota::mode(layout.file_system())?;
         snapshots::sweep(&layout)?;
         let capabilities = probe::capabilities(request.home, quota);
-        let btrfs = Self { layout, settings, quota, capabilities };
+        let btrfs = Self { layout, settings, quota, capabilities, plain: Mutex::default() };
         btrfs.limit(&Options::new())?;
         Ok(btrfs)
     }
@@ -67,6 +72,20 @@ impl Btrfs {
             }
             _ => Ok(limit),
         }
+    }
+
+    /// Gives a new snapshot of `from` the subvolumes in it.
+    fn copy_nested(&self, (parent, found): (&Path, Subvolume), path: &Path) -> Result<()> {
+        let plain = || self.plain.lock().unwrap_or_else(PoisonError::into_inner);
+        if found.read_only && plain().contains(&found.number) {
+            return Ok(());
+        }
+        let (from, to) = ((parent, found.number), (path, subvolume::containing(path)?));
+        let copied = nested::copy(self.layout.file_system(), from, to)?;
+        if found.read_only && copied == 0 {
+            plain().insert(found.number);
+        }
+        Ok(())
     }
 }
 
@@ -121,13 +140,11 @@ impl Driver for Btrfs {
                 let (parent, found) = self.layout.subvolume(parent)?;
                 subvolume::snapshot(&parent, &path, false)?;
                 kill_point!("btrfs.create.snapshot");
-                let (_, made) = self.layout.subvolume(layer.id)?;
-                nested::copy(self.layout.file_system(), (&parent, found.number), (&path, made.number))?;
+                self.copy_nested((&parent, found), &path)?;
             }
         }
         let Some(bytes) = limit else { return Ok(()) };
-        let (_, made) = self.layout.subvolume(layer.id)?;
-        quota::limit(self.layout.file_system(), made.number, bytes)?;
+        quota::limit(self.layout.file_system(), subvolume::containing(&path)?, bytes)?;
         kill_point!("btrfs.create.limited");
         self.layout.note_limit(layer.id, bytes)
     }
@@ -168,6 +185,7 @@ impl Driver for Btrfs {
         if access == Access::ReadWrite && found.read_only {
             // A process was killed after it sealed the subvolume, and before that was written down.
             subvolume::set_read_only(&path, false)?;
+            self.plain.lock().unwrap_or_else(PoisonError::into_inner).remove(&found.number);
         }
         Ok(MountPlan::bind(path, access, self.layout.mount_point(id)))
     }

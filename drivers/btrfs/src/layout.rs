@@ -45,6 +45,7 @@ impl Layout {
             std::fs::create_dir_all(parent)
                 .map_err(|error| Error::from_io(error, "make directory").with_path(parent))?;
         }
+        let new = !home.join("mnt").is_dir();
         let opened = make_directory(home)?;
         let path = home.join("subvolumes");
         let subvolumes = make_directory(&path)?;
@@ -52,7 +53,9 @@ impl Layout {
         for name in ["snapshots", "mnt"] {
             make_directory(&home.join(name))?;
         }
-        sync_directory(opened, home)?;
+        if new {
+            sync_directory(opened, home)?;
+        }
         let stat = rustix::fs::fstat(&subvolumes)
             .map_err(|errno| Error::from_errno(errno, "inspect").with_path(&path))?;
         let place = (stat.st_ino, subvolume::containing(&path)?);
@@ -99,20 +102,24 @@ impl Layout {
         let half = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         let key =
             Key { tree: sys::UUIDS, object: half(first), kind: BY_UUID, offsets: (half(last), half(last)) };
-        let items = match sys::search(&self.subvolumes, key) {
-            // A file system of before Linux 3.12.
-            Err(Errno::NOENT) => return Ok(None),
-            items => items.map_err(|errno| Error::from_errno(errno, "find the layer's parent"))?,
-        };
-        let Some(parent) = items.first().and_then(|item| item.number(0)) else { return Ok(None) };
+        let mut parent = None;
+        match sys::search(&self.subvolumes, key, |item| parent = parent.or(item.number(0))) {
+            // Without the tree: a file system of before Linux 3.12.
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(Error::from_errno(errno, "find the layer's parent")),
+        }
+        let Some(parent) = parent else { return Ok(None) };
         let (directory, subvolume) = self.place;
         let key = Key { tree: sys::ROOTS, object: parent, kind: ABOVE, offsets: (subvolume, subvolume) };
-        let items = sys::search(&self.subvolumes, key)
-            .map_err(|errno| Error::from_errno(errno, "find the name of the layer's parent"))?;
-        // struct btrfs_root_ref: the directory, 64 bits of sequence, 16 of length, the name.
-        let reference = items.first().filter(|item| item.number(0) == Some(directory));
-        let name = reference.and_then(|item| item.data.get(16..).and_then(names::name));
-        Ok(name.and_then(|(name, _)| LayerId::new(String::from_utf8(name).ok()?).ok()))
+        let mut name = None;
+        sys::search(&self.subvolumes, key, |item| {
+            // struct btrfs_root_ref: the directory, 64 bits of sequence, 16 of length, the name.
+            if item.number(0) == Some(directory) {
+                name = item.data.get(16..).and_then(names::name).map(|(name, _)| name);
+            }
+        })
+        .map_err(|errno| Error::from_errno(errno, "find the name of the layer's parent"))?;
+        Ok(name.and_then(|name| LayerId::new(String::from_utf8(name).ok()?).ok()))
     }
 
     /// The ids of which anything is there, whole or on its way out.

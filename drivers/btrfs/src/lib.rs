@@ -18,6 +18,8 @@ mod snapshots;
 
 mod candidates;
 
+mod share;
+
 mod stream;
 
 mod namespace;

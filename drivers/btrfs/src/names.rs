@@ -74,13 +74,15 @@ impl<'a> Names<'a> {
         let mut found = Vec::new();
         for (kind, parse) in [(REFERENCE, references as Parse), (MORE_REFERENCES, more_references)] {
             let key = Key { tree: self.tree, object: inode, kind, offsets: (0, u64::MAX) };
-            let items = sys::search(self.file_system, key)
-                .map_err(|errno| Error::from_errno(errno, format!("find the names of inode {inode}")))?;
-            for item in items {
-                let names = parse(item.offset, &item.data).ok_or_else(|| {
-                    Error::new(ErrorKind::Corrupt, format!("the names of inode {inode} cannot be read"))
-                })?;
-                found.extend(names);
+            let mut whole = true;
+            sys::search(self.file_system, key, |item| match parse(item.offset, item.data) {
+                Some(names) => found.extend(names),
+                None => whole = false,
+            })
+            .map_err(|errno| Error::from_errno(errno, format!("find the names of inode {inode}")))?;
+            if !whole {
+                let message = format!("the names of inode {inode} cannot be read");
+                return Err(Error::new(ErrorKind::Corrupt, message));
             }
         }
         Ok(found)

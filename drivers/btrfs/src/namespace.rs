@@ -250,6 +250,7 @@ impl Name {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stream::Stream;
 
     /// Before and after of all that is touched, sorted.
     fn follow(steps: &[Step<'_>]) -> Vec<(String, String)> {
@@ -257,6 +258,10 @@ mod tests {
         for step in steps {
             namespace.follow(step).unwrap();
         }
+        places(&namespace)
+    }
+
+    fn places(namespace: &Namespace) -> Vec<(String, String)> {
         let text = |path: Option<Vec<u8>>| path.map_or("-".into(), |path| String::from_utf8(path).unwrap());
         let mut touched: Vec<_> =
             namespace.touched().map(|touched| (text(touched.before), text(touched.after))).collect();
@@ -313,6 +318,38 @@ mod tests {
         ];
         let expected = [("-", "d"), ("-", "l"), ("d", "-"), ("d/in", "-"), ("f", "f")];
         assert_eq!(follow(&steps), pairs(&expected));
+    }
+
+    /// Between the same two subvolumes, with the content of files, as Linux 6.18 writes both versions: a directory and a
+    /// file that changed places, one removed, one made, names added and removed, a file changed and cut off.
+    #[test]
+    fn recorded_streams_are_followed() {
+        let streams: [&[u8]; 2] =
+            [include_bytes!("../tests/streams/v1.stream"), include_bytes!("../tests/streams/v2.stream")];
+        let expected = [
+            ("", ""),
+            ("-", "d"),
+            ("-", "new"),
+            ("-", "new/fifo"),
+            ("-", "new/name"),
+            ("-", "new/symlink"),
+            ("-", "new/y"),
+            ("d", "e"),
+            ("d/one", "e/one"),
+            ("gone", "-"),
+            ("gone/link", "-"),
+            ("gone/x", "-"),
+            ("large", "large"),
+            ("two", "-"),
+        ];
+        for stream in streams {
+            let mut stream = Stream::new(stream).unwrap();
+            let mut namespace = Namespace::new(100);
+            while let Some(step) = stream.next().unwrap() {
+                namespace.follow(&step).unwrap();
+            }
+            assert_eq!(places(&namespace), pairs(&expected));
+        }
     }
 
     #[test]

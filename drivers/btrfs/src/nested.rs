@@ -36,34 +36,35 @@ pub(crate) fn list(file_system: impl AsFd, outer: u64, frozen: u64) -> Result<Ve
     let mut open = vec![(PathBuf::new(), outer, frozen)];
     while let Some((above, outer, tree)) = open.pop() {
         let key = Key { tree: sys::ROOTS, object: outer, kind: CHILD, offsets: (0, u64::MAX) };
-        let items = sys::search(file_system, key)
-            .map_err(|errno| Error::from_errno(errno, "find the subvolumes in the layer"))?;
-        let mut names = Names::new(file_system, tree);
-        for item in items {
+        let mut children = Vec::new();
+        sys::search(file_system, key, |item| {
             // struct btrfs_root_ref: the directory, 64 bits of sequence, 16 of length, the name.
-            let read = item.number(0).zip(item.data.get(16..).and_then(names::name));
-            let (directory, (name, _)) = read.ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Corrupt,
-                    format!("the name of subvolume {} cannot be read", item.offset),
-                )
+            let name = item.data.get(16..).and_then(names::name).map(|(name, _)| name);
+            children.push((item.offset, item.number(0).zip(name)));
+        })
+        .map_err(|errno| Error::from_errno(errno, "find the subvolumes in the layer"))?;
+        let mut names = Names::new(file_system, tree);
+        for (number, reference) in children {
+            let (directory, name) = reference.ok_or_else(|| {
+                Error::new(ErrorKind::Corrupt, format!("the name of subvolume {number} cannot be read"))
             })?;
             // Without the directory: made since the snapshot.
             let Some(directory) = names.directory(directory)? else { continue };
             let path = above.join(directory).join(OsStr::from_bytes(&name));
-            found.push(Nested { path: path.clone(), number: item.offset });
-            open.push((path, item.offset, item.offset));
+            found.push(Nested { path: path.clone(), number });
+            open.push((path, number, number));
         }
     }
     Ok(found)
 }
 
 /// Puts snapshots of the subvolumes in the layer `from` in the place of the empty directories that a snapshot `to` of it
-/// has for them. Nobody else knows of `to` yet.
-pub(crate) fn copy(file_system: impl AsFd, from: (&Path, u64), to: (&Path, u64)) -> Result<()> {
+/// has for them. Nobody else knows of `to` yet. Gives how many there are.
+pub(crate) fn copy(file_system: impl AsFd, from: (&Path, u64), to: (&Path, u64)) -> Result<usize> {
     let nested = list(file_system, from.1, to.1)?;
-    if nested.is_empty() {
-        return Ok(());
+    let count = nested.len();
+    if count == 0 {
+        return Ok(0);
     }
     let (source, target) = (open(from.0)?, open(to.0)?);
     for Nested { path, number } in nested {
@@ -84,7 +85,7 @@ pub(crate) fn copy(file_system: impl AsFd, from: (&Path, u64), to: (&Path, u64))
         set_times(&above, &stat).map_err(failed("set the times of the directory of"))?;
         kill_point!("btrfs.create.nested");
     }
-    Ok(())
+    Ok(count)
 }
 
 /// Deletes the subvolumes in a layer that nobody uses any more, the innermost first. Gives their numbers.

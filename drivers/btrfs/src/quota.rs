@@ -49,10 +49,10 @@ const SIMPLE: u64 = 8;
 /// The flags of the status item: `struct btrfs_qgroup_status_item`, after version and generation.
 fn flags(file_system: impl AsFd) -> Result<u64> {
     let key = Key { tree: sys::QUOTAS, object: 0, kind: STATUS, offsets: (0, 0) };
-    match sys::search(file_system, key) {
-        Ok(items) => Ok(items.first().and_then(|item| item.number(16)).unwrap_or(0)),
+    let mut flags = 0;
+    match sys::search(file_system, key, |item| flags = item.number(16).unwrap_or(0)) {
         // The tree is there only while quota is on.
-        Err(Errno::NOENT) => Ok(0),
+        Ok(()) | Err(Errno::NOENT) => Ok(flags),
         Err(errno) => Err(Error::from_errno(errno, "ask for the state of quota")),
     }
 }
@@ -94,10 +94,10 @@ pub(crate) fn count(file_system: impl AsFd, number: u64) -> Result<Option<Count>
         return Ok(None);
     }
     let key = Key { tree: sys::QUOTAS, object: 0, kind: INFO, offsets: (number, number) };
-    let items = sys::search(file_system, key)
-        .map_err(|errno| Error::from_errno(errno, "ask for what is counted for the layer"))?;
+    let mut count = None;
     // struct btrfs_qgroup_info_item: generation, referenced, the same compressed, exclusive, the same compressed.
-    let count = items.first().and_then(|item| Some((item.number(8)?, item.number(24)?)));
+    sys::search(file_system, key, |item| count = item.number(8).zip(item.number(24)))
+        .map_err(|errno| Error::from_errno(errno, "ask for what is counted for the layer"))?;
     Ok(count.map(|(referenced, exclusive)| Count { referenced, exclusive }))
 }
 

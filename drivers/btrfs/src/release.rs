@@ -38,7 +38,8 @@ pub(crate) fn wait_if_tight(file_system: impl AsFd, place: &Path, number: u64) -
 
 fn is_there(file_system: impl AsFd, number: u64) -> Result<bool> {
     let key = Key { tree: sys::ROOTS, object: number, kind: ROOT, offsets: (0, u64::MAX) };
-    let found = sys::search(file_system, key)
+    let mut found = false;
+    sys::search(file_system, key, |_| found = true)
         .map_err(|errno| Error::from_errno(errno, "look for the deleted subvolume"))?;
-    Ok(!found.is_empty())
+    Ok(found)
 }

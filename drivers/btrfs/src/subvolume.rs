@@ -22,6 +22,8 @@ pub(crate) struct Subvolume {
     pub(crate) read_only: bool,
     /// The unique id of the subvolume that it is a snapshot of.
     pub(crate) origin: Option<[u8; 16]>,
+    /// The transaction in which it was made.
+    pub(crate) made_in: u64,
 }
 
 /// Makes an empty subvolume.
@@ -69,6 +71,7 @@ pub(crate) fn inspect(path: &Path) -> Result<Option<Subvolume>> {
         number: info.id(),
         read_only: info.flags() & READ_ONLY != 0,
         origin: info.parent_uuid().map(|uuid| uuid.into_bytes()),
+        made_in: info.otransid(),
     }))
 }
 

@@ -9,8 +9,7 @@ use rustix::ioctl::{Getter, Opcode, Setter, Updater, ioctl, opcode};
 /// `BTRFS_IOCTL_MAGIC`
 const MAGIC: u8 = 0x94;
 
-/// Which items of a tree are searched for; both ends of each range included. The three parts of a key are
-/// compared as one number, so only the last part that is a range narrows anything down.
+/// Which items of a tree are searched for; both ends of each range included.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Key {
     /// The tree's number: [`ROOTS`], [`QUOTAS`], [`UUIDS`], or a subvolume's.
@@ -31,15 +30,19 @@ pub(crate) const QUOTAS: u64 = 8;
 pub(crate) const UUIDS: u64 = 9;
 
 /// One item of a tree. Its data are as they are on disk: packed, little-endian.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Item {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Item<'a> {
+    /// The object that it belongs to.
+    object: u64,
+    /// Its type.
+    pub(crate) kind: u32,
     /// The last part of its key.
     pub(crate) offset: u64,
     /// What it holds.
-    pub(crate) data: Vec<u8>,
+    pub(crate) data: &'a [u8],
 }
 
-impl Item {
+impl Item<'_> {
     /// The 64 bits at `at`; None past the end.
     pub(crate) fn number(&self, at: usize) -> Option<u64> {
         self.data.get(at..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
@@ -89,20 +92,49 @@ const ITEM_HEAD: usize = 32;
 /// `BTRFS_IOC_TREE_SEARCH_V2`
 const TREE_SEARCH: Opcode = opcode::read_write::<SearchHead>(MAGIC, 17);
 
-/// All items in a range, by their order. `ENOENT` where there is no such tree. Needs `CAP_SYS_ADMIN`.
-pub(crate) fn search(file: impl AsFd, key: Key) -> Result<Vec<Item>, Errno> {
+/// Shows all items in a range to `visit`, by their order. `ENOENT` where there is no such tree. Needs `CAP_SYS_ADMIN`.
+pub(crate) fn search(file: impl AsFd, key: Key, mut visit: impl FnMut(&Item<'_>)) -> Result<(), Errno> {
+    let first = (key.object, key.kind, key.offsets.0);
+    let last = (key.object, key.kind, key.offsets.1);
+    search_between(file, key.tree, first, last, 0, |item| {
+        visit(item);
+        true
+    })
+}
+
+/// Shows to `visit` the items of all files of a subvolume that lie in a block written in the transaction `since` or
+/// later, until it gives false. What else is in such a block is shown too.
+pub(crate) fn search_newer(
+    file: impl AsFd,
+    tree: u64,
+    since: u64,
+    visit: impl FnMut(&Item<'_>) -> bool,
+) -> Result<(), Errno> {
+    // BTRFS_FIRST_FREE_OBJECTID to BTRFS_LAST_FREE_OBJECTID
+    search_between(file, tree, (256, 0, 0), (u64::MAX - 255, u32::from(u8::MAX), u64::MAX), since, visit)
+}
+
+/// From the first to the last key, each of an object, a type and an offset.
+fn search_between(
+    file: impl AsFd,
+    tree: u64,
+    first: (u64, u32, u64),
+    last: (u64, u32, u64),
+    since: u64,
+    mut visit: impl FnMut(&Item<'_>) -> bool,
+) -> Result<(), Errno> {
     let mut search = Box::new(Search {
         head: SearchHead {
             key: SearchKey {
-                tree_id: key.tree,
-                min_objectid: key.object,
-                max_objectid: key.object,
-                min_offset: key.offsets.0,
-                max_offset: key.offsets.1,
-                min_transid: 0,
+                tree_id: tree,
+                min_objectid: first.0,
+                max_objectid: last.0,
+                min_offset: first.2,
+                max_offset: last.2,
+                min_transid: since,
                 max_transid: u64::MAX,
-                min_type: key.kind,
-                max_type: key.kind,
+                min_type: first.1,
+                max_type: last.1,
                 nr_items: 0,
                 unused: 0,
                 unused_too: [0; 4],
@@ -111,7 +143,6 @@ pub(crate) fn search(file: impl AsFd, key: Key) -> Result<Vec<Item>, Errno> {
         },
         buffer: [0; ROOM],
     });
-    let mut items = Vec::new();
     loop {
         search.head.key.nr_items = u32::MAX;
         // SAFETY: TREE_SEARCH reads and fills a struct btrfs_ioctl_search_args_v2, whose layout Search has, its buffer
@@ -119,30 +150,39 @@ pub(crate) fn search(file: impl AsFd, key: Key) -> Result<Vec<Item>, Errno> {
         let request = unsafe { Updater::<TREE_SEARCH, Search>::new(&mut search) };
         // SAFETY: as above; the request borrows the memory for the call.
         unsafe { ioctl(&file, request) }?;
-        let found = search.head.key.nr_items;
-        let read = parse_items(&search.buffer, found).ok_or(Errno::IO)?;
-        let Some(last) = read.last().map(|item| item.offset) else { return Ok(items) };
-        items.extend(read);
-        match last.checked_add(1) {
-            Some(next) if next <= key.offsets.1 => search.head.key.min_offset = next,
-            _ => return Ok(items),
+        let mut bytes = &search.buffer[..];
+        let mut shown = None;
+        for _ in 0..search.head.key.nr_items {
+            let (item, rest) = split_item(bytes).ok_or(Errno::IO)?;
+            if !visit(&item) {
+                return Ok(());
+            }
+            shown = Some((item.object, item.kind, item.offset));
+            bytes = rest;
         }
+        // The three parts of a key are one number.
+        let next = match shown {
+            None => return Ok(()),
+            Some((object, kind, offset)) if offset < u64::MAX => (object, kind, offset + 1),
+            Some((object, kind, _)) if kind < u32::from(u8::MAX) => (object, kind + 1, 0),
+            Some((object, ..)) => (object.saturating_add(1), 0, 0),
+        };
+        if next > last {
+            return Ok(());
+        }
+        let key = &mut search.head.key;
+        (key.min_objectid, key.min_type, key.min_offset) = next;
     }
 }
 
-/// Takes apart what a search gave; None where it contradicts itself.
-fn parse_items(mut bytes: &[u8], count: u32) -> Option<Vec<Item>> {
-    let mut items = Vec::new();
-    for _ in 0..count {
-        let (head, rest) = bytes.split_at_checked(ITEM_HEAD)?;
-        // The kernel's own byte order here, unlike in the items.
-        let offset = u64::from_ne_bytes(*head.get(16..)?.first_chunk()?);
-        let length = u32::from_ne_bytes(*head.get(28..)?.first_chunk()?) as usize;
-        let (data, rest) = rest.split_at_checked(length)?;
-        items.push(Item { offset, data: data.to_vec() });
-        bytes = rest;
-    }
-    Some(items)
+/// Takes the first item off what a search gave; None where it contradicts itself.
+fn split_item(bytes: &[u8]) -> Option<(Item<'_>, &[u8])> {
+    let (head, rest) = bytes.split_at_checked(ITEM_HEAD)?;
+    // The kernel's own byte order here, unlike in the items.
+    let long = |at: usize| Some(u64::from_ne_bytes(*head.get(at..)?.first_chunk()?));
+    let short = |at: usize| Some(u32::from_ne_bytes(*head.get(at..)?.first_chunk()?));
+    let (data, rest) = rest.split_at_checked(short(28)? as usize)?;
+    Some((Item { object: long(8)?, kind: short(24)?, offset: long(16)?, data }, rest))
 }
 
 /// `struct btrfs_ioctl_send_args`
@@ -395,15 +435,15 @@ mod tests {
 
     #[test]
     fn items_are_taken_apart_and_broken_ones_refused() {
-        let mut bytes = vec![0; 16];
+        let mut bytes = vec![0; 8];
+        bytes.extend(5_u64.to_ne_bytes());
         bytes.extend(7_u64.to_ne_bytes());
         bytes.extend(1_u32.to_ne_bytes());
         bytes.extend(3_u32.to_ne_bytes());
-        bytes.extend(b"abc");
-        let item = Item { offset: 7, data: b"abc".to_vec() };
-        assert_eq!(parse_items(&bytes, 1), Some(vec![item]));
-        assert_eq!(parse_items(&bytes, 2), None);
-        assert_eq!(parse_items(&bytes[..34], 1), None);
-        assert_eq!(parse_items(&[], 0), Some(Vec::new()));
+        bytes.extend(b"abc...");
+        let item = Item { object: 5, kind: 1, offset: 7, data: b"abc" };
+        assert_eq!(split_item(&bytes), Some((item, &b"..."[..])));
+        assert_eq!(split_item(&bytes[..34]), None);
+        assert_eq!(split_item(&bytes[..31]), None);
     }
 }

@@ -109,7 +109,9 @@ impl Storage {
 
     fn run(&self, words: &[&str]) -> Result<String> {
         let (graph, run) = (self.directory.join("graph"), self.directory.join("run"));
-        process::output(containers_storage_on("btrfs", words[0], &graph, &run).args(&words[1..]))
+        let mut storage = containers_storage_on("btrfs", words[0], &graph, &run);
+        // Without the host's configuration, which has options for another driver.
+        process::output(storage.args(&words[1..]).env("CONTAINERS_STORAGE_CONF", "/dev/null"))
     }
 
     fn millis(&self, words: &[&str]) -> Result<f64> {
