@@ -13,6 +13,7 @@ mod process;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 mod workspace;
 
 /// The chores of the Layerstack workspace.
@@ -31,6 +32,11 @@ enum Command {
     Test(test::Args),
     Tidy(tidy::Args),
     Demo(demo::Args),
+    Vm(vm::Args),
+    #[command(hide = true)]
+    VmSession(vm::session::Args),
+    #[command(hide = true)]
+    VmGuest(vm::guest::Args),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +47,9 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Tidy(args) => tidy::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Vm(args) => vm::run(&args),
+        Command::VmSession(args) => vm::session::run(&args),
+        Command::VmGuest(args) => vm::guest::run(&args),
     };
     match done {
         Ok(code) => code,

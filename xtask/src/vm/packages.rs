@@ -1,0 +1,238 @@
+//! Debian packages, fetched and unpacked without root and without installing anything.
+//!
+//! apt works on a state of its own: the host's mirrors, proxies and keys, and lists of packages in the user's cache.
+//! Each package is unpacked in a directory that is named by its version; it appears there whole, and stays.
+//!
+//! ```text
+//! packages/lock                        held while something is changed
+//! packages/apt/{lists,sources.list,…}  apt's own state
+//! packages/NAME_VERSION_ARCH/          an unpacked package
+//! ```
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{process, workspace};
+
+/// Lists older than this are fetched anew. What they name is on the mirrors for longer.
+const FRESH: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// The packages in the user's cache.
+#[derive(Debug)]
+pub(crate) struct Packages {
+    home: PathBuf,
+}
+
+impl Packages {
+    /// The cache, made if it is not there.
+    pub(crate) fn open() -> Result<Self> {
+        let home = workspace::cache()?.join("vm/packages");
+        fs::create_dir_all(&home).with_context(|| format!("failed to make {}", home.display()))?;
+        // The paths are used in the guest, where relative ones mean something else.
+        let home = home.canonicalize().with_context(|| format!("failed to find {}", home.display()))?;
+        Ok(Self { home })
+    }
+
+    /// The directory with the files of a package, fetched if it is not there yet.
+    pub(crate) fn unpacked(&self, name: &str) -> Result<PathBuf> {
+        for program in ["apt-get", "dpkg-deb"] {
+            ensure!(
+                process::find(program).is_some(),
+                "a guest's kernel comes from Debian's packages, and this host has no {program}; give a kernel with: \
+                 --kernel FILE"
+            );
+        }
+        let lock = File::create(self.home.join("lock")).context("failed to make the lock of the packages")?;
+        lock.lock().context("failed to lock the packages")?;
+        let apt = Apt::new(&self.home.join("apt"))?;
+        if apt.age().is_none_or(|age| age > FRESH)
+            && let Err(error) = apt.update()
+        {
+            // Without a network the old lists do, and what was fetched then.
+            ensure!(apt.age().is_some(), "{error:#}");
+        }
+        let file = match apt.file_name(name) {
+            Ok(file) => file,
+            // A list that is old, or of a suite that was not in use then.
+            Err(_) => apt.update().and_then(|()| apt.file_name(name))?,
+        };
+        let target = self.home.join(file.trim_end_matches(".deb"));
+        if !target.exists() {
+            if self.fetch(&apt, name, &target).is_err() {
+                // The mirror no longer has what an old list names.
+                apt.update()?;
+                let target = self.home.join(apt.file_name(name)?.trim_end_matches(".deb"));
+                self.fetch(&apt, name, &target)?;
+                return Ok(target);
+            }
+        }
+        Ok(target)
+    }
+
+    fn fetch(&self, apt: &Apt, name: &str, target: &Path) -> Result<()> {
+        eprintln!("fetching {name} from Debian's packages; this is done once");
+        let scratch = tempfile::Builder::new().prefix("half-").tempdir_in(&self.home)?;
+        process::output(apt.get().current_dir(scratch.path()).args(["download", name]))?;
+        let archive = fs::read_dir(scratch.path())?.next().context("apt-get fetched nothing")??.path();
+        let tree = scratch.path().join("tree");
+        process::output(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&tree))?;
+        fs::rename(&tree, target).with_context(|| format!("failed to make {}", target.display()))
+    }
+}
+
+/// apt with a state of its own.
+struct Apt {
+    home: PathBuf,
+}
+
+impl Apt {
+    fn new(home: &Path) -> Result<Self> {
+        for folder in ["lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(home.join(folder))
+                .with_context(|| format!("failed to make {}", home.display()))?;
+        }
+        let apt = Self { home: home.to_owned() };
+        fs::write(apt.home.join("status"), "")?;
+        let host = process::output(Command::new("apt-config").arg("dump"))?;
+        fs::write(apt.home.join("apt.conf"), apt.configuration(&host))?;
+        Ok(apt)
+    }
+
+    /// The host's configuration without its places and its hooks, which are for the host's state, and ours.
+    fn configuration(&self, host: &str) -> String {
+        const LEFT_OUT: [&str; 9] = [
+            "APT::Update",
+            "APT::Sandbox",
+            "DPkg",
+            "Dir::State",
+            "Dir::Cache",
+            "Dir::Etc::source",
+            "Dir::Etc::main",
+            "Dir::Etc::parts",
+            "Acquire::Languages",
+        ];
+        let is_kept = |line: &&str| {
+            let extra = line.strip_prefix("Acquire::IndexTargets::deb::");
+            !LEFT_OUT.iter().any(|name| line.starts_with(name))
+                && extra.is_none_or(|rest| rest.starts_with("Packages"))
+        };
+        let kept: Vec<&str> = host.lines().filter(is_kept).collect();
+        let home = self.home.display();
+        format!(
+            "{}\nAPT::Sandbox::User \"\";\nAcquire::Languages \"none\";\nDir::State \"{home}\";\n\
+             Dir::State::lists \"{home}/lists/\";\nDir::State::status \"{home}/status\";\n\
+             Dir::Cache \"{home}/cache\";\nDir::Etc::sourcelist \"{home}/sources.list\";\n\
+             Dir::Etc::sourceparts \"/dev/null\";\nDir::Etc::main \"/dev/null\";\nDir::Etc::parts \"/dev/null\";\n",
+            kept.join("\n")
+        )
+    }
+
+    fn get(&self) -> Command {
+        let mut command = Command::new("apt-get");
+        command.env("APT_CONFIG", self.home.join("apt.conf")).arg("--quiet=2");
+        command
+    }
+
+    /// How old the lists are; none where there are none.
+    fn age(&self) -> Option<Duration> {
+        let made = fs::metadata(self.home.join("updated")).and_then(|data| data.modified()).ok()?;
+        Some(SystemTime::now().duration_since(made).unwrap_or_default())
+    }
+
+    /// Fetches the lists of the mirrors that the host uses.
+    fn update(&self) -> Result<()> {
+        let lists = format!("Dir::State::lists={}/host/", self.home.display());
+        fs::create_dir_all(self.home.join("host/partial"))?;
+        let mut names = Command::new("apt-get");
+        let uris = process::output(names.args(["update", "--print-uris", "--option", &lists]))?;
+        let sources = sources(&uris);
+        ensure!(!sources.is_empty(), "this host's apt has no sources");
+        let lines: Vec<String> = sources.iter().map(Source::line).collect();
+        fs::write(self.home.join("sources.list"), lines.concat())?;
+        process::output(self.get().arg("update").args(["--option", "APT::Update::Error-Mode=any"]))?;
+        Ok(fs::write(self.home.join("updated"), "")?)
+    }
+
+    /// The name of the newest archive of a package: its name, version and architecture.
+    fn file_name(&self, name: &str) -> Result<String> {
+        let text = process::output(self.get().args(["download", "--print-uris", name]))?;
+        file_name(&text).with_context(|| format!("apt-get does not say what file holds {name}"))
+    }
+}
+
+/// A part of a mirror.
+#[derive(Debug, PartialEq, Eq)]
+struct Source {
+    mirror: String,
+    suite: String,
+}
+
+impl Source {
+    fn line(&self) -> String {
+        const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+        let keys = if Path::new(KEYS).exists() { format!("[signed-by={KEYS}] ") } else { String::new() };
+        format!("deb {keys}{} {} main\n", self.mirror, self.suite)
+    }
+}
+
+/// Debian's parts among the files that apt would fetch: lines of the form `'MIRROR/dists/SUITE/InRelease' NAME …`.
+fn sources(uris: &str) -> Vec<Source> {
+    let files = uris.lines().filter_map(|line| line.strip_prefix('\'')?.split_once('\'').map(|(uri, _)| uri));
+    let releases = files.filter_map(|uri| uri.strip_suffix("/InRelease")?.split_once("/dists/"));
+    let debian = releases.filter(|(mirror, _)| {
+        let archive = mirror.trim_end_matches('/').rsplit('/').next();
+        matches!(archive, Some("debian" | "debian-security"))
+    });
+    debian.map(|(mirror, suite)| Source { mirror: mirror.to_owned(), suite: suite.to_owned() }).collect()
+}
+
+/// The file's name in a line of the form `'URI' NAME SIZE CHECKSUM`.
+fn file_name(line: &str) -> Option<String> {
+    let name = line.trim().strip_prefix('\'')?.split_once("' ")?.1.split(' ').next()?;
+    (name.ends_with(".deb") && !name.contains('/')).then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hosts_mirrors_are_used_and_no_others() {
+        let uris = "'http://mirror/debian/dists/bookworm/InRelease' mirror_x 0 \n\
+                    'http://mirror/debian/dists/bookworm/main/binary-amd64/Packages.xz' y 0 \n\
+                    'http://other/debian-security/dists/bookworm-security/InRelease' z 0 \n\
+                    'https://example/node/dists/nodistro/InRelease' z 0 \n";
+        let sources = sources(uris);
+        let wanted =
+            [("http://mirror/debian", "bookworm"), ("http://other/debian-security", "bookworm-security")];
+        let found: Vec<_> =
+            sources.iter().map(|source| (source.mirror.as_str(), source.suite.as_str())).collect();
+        assert_eq!(found, wanted);
+        assert!(sources[0].line().ends_with("http://mirror/debian bookworm main\n"));
+    }
+
+    #[test]
+    fn the_version_is_in_the_archives_name() {
+        let line = "'http://m/pool/b/busybox/busybox-static_1.35.0-4_amd64.deb' busybox-static_1%3a1.35.0-4_amd64.deb 92 SHA256:1\n";
+        assert_eq!(file_name(line).as_deref(), Some("busybox-static_1%3a1.35.0-4_amd64.deb"));
+        assert_eq!(file_name("E: no package"), None);
+        assert_eq!(file_name("'x' ../../a.deb 1"), None);
+    }
+
+    #[test]
+    fn hooks_and_places_of_the_host_are_left_out() {
+        let apt = Apt { home: "/cache".into() };
+        let host = "Acquire::http::Proxy \"http://p\";\nAPT::Update::Post-Invoke:: \"rm\";\nDir::State \"var\";\n\
+                    Acquire::IndexTargets::deb::DEP-11::x \"\";\nAcquire::IndexTargets::deb::Packages::x \"\";\n";
+        let ours = apt.configuration(host);
+        assert!(
+            ours.starts_with("Acquire::http::Proxy \"http://p\";\nAcquire::IndexTargets::deb::Packages::x")
+        );
+        assert!(ours.contains("\nDir::State \"/cache\";\n"));
+        assert!(!ours.contains("Post-Invoke") && !ours.contains("DEP-11"));
+    }
+}
