@@ -28,6 +28,8 @@ struct Cli {
 enum Command {
     Bench(bench::Args),
     Conformance(conformance::Args),
+    #[command(hide = true)]
+    ConformancePart(conformance::part::Args),
     Setup(setup::Args),
     Test(test::Args),
     Tidy(tidy::Args),
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
         Command::Conformance(args) => conformance::run(&args),
+        Command::ConformancePart(args) => conformance::part::run(&args),
         Command::Setup(args) => setup::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Tidy(args) => tidy::run(&args),

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::guest;
 use super::link;
 use super::report::{Outcome, Part};
 use crate::workspace::{self, FACADE, Metadata};
@@ -25,6 +26,7 @@ pub(crate) fn all() -> Result<Vec<Part>> {
     parts.push(oldest_rust());
     parts.push(cargo("unit and integration tests", &["test", "--workspace", "--no-fail-fast", "--quiet"]));
     parts.extend(drivers.iter().map(|driver| conformance(driver)));
+    parts.extend(guest::all());
     parts.push(third_party());
     parts.push(link::part());
     parts.push(demo());
@@ -155,7 +157,7 @@ fn demo() -> Part {
 }
 
 /// Another command of this program, through cargo: a part before may have built the program's file anew.
-fn xtask(arguments: &[&str]) -> Result<Outcome> {
+pub(super) fn xtask(arguments: &[&str]) -> Result<Outcome> {
     process::run(workspace::cargo().args(["run", "--quiet", "--package", "xtask", "--"]).args(arguments))?;
     Ok(Outcome::Passed)
 }

@@ -14,10 +14,14 @@ use std::process::{ExitCode, Stdio};
 use anyhow::{Context as _, Result, ensure};
 
 mod console;
+mod emulator;
 mod enclosure;
 pub(crate) mod guest;
+mod initramfs;
 mod kernel;
+mod modules;
 mod packages;
+mod qemu;
 mod registers;
 pub(crate) mod session;
 mod task;
@@ -53,6 +57,8 @@ pub(crate) struct Args {
 pub(crate) enum Machine {
     /// User Mode Linux: a kernel that is an ordinary program, from Debian's package user-mode-linux.
     Uml,
+    /// An emulated machine, with KVM where that works.
+    Qemu,
 }
 
 impl Machine {
@@ -60,6 +66,7 @@ impl Machine {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Uml => "uml",
+            Self::Qemu => "qemu",
         }
     }
 }
@@ -67,7 +74,7 @@ impl Machine {
 /// What can be chosen of a guest.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
-    /// A kernel to use instead of Debian's: a User Mode Linux program.
+    /// A kernel to use instead of Debian's: a User Mode Linux program, or one for machines (bzImage, vmlinux).
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
     /// The modules of that kernel: a directory named by its release.
@@ -102,9 +109,11 @@ impl Options {
             Some(file) => kernel::given(machine, file, self.modules.as_deref())?,
             None => kernel::fetched(machine.unwrap_or(Machine::Uml))?,
         };
+        let emulator = (kernel.machine == Machine::Qemu).then(emulator::emulator).transpose()?;
         let folder = std::env::current_dir().context("failed to find the working directory")?;
         Ok(Order {
             kernel,
+            emulator,
             command,
             folder,
             keep,
@@ -113,6 +122,11 @@ impl Options {
             console: self.console,
         })
     }
+}
+
+/// Why this host can have no guest; none where it can. Fetches what a guest takes.
+pub(crate) fn unavailable() -> Option<String> {
+    kernel::fetched(Machine::Uml).err().map(|error| format!("there is no guest kernel: {error:#}"))
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {

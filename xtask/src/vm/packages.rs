@@ -30,6 +30,13 @@ pub(crate) struct Packages {
 impl Packages {
     /// The cache, made if it is not there.
     pub(crate) fn open() -> Result<Self> {
+        for program in ["apt-get", "apt-cache", "dpkg-deb"] {
+            ensure!(
+                process::find(program).is_some(),
+                "a guest's kernel comes from Debian's packages, and this host has no {program}; give one with: --kernel \
+                 FILE"
+            );
+        }
         let home = workspace::cache()?.join("vm/packages");
         fs::create_dir_all(&home).with_context(|| format!("failed to make {}", home.display()))?;
         // The paths are used in the guest, where relative ones mean something else.
@@ -39,15 +46,39 @@ impl Packages {
 
     /// The directory with the files of a package, fetched if it is not there yet.
     pub(crate) fn unpacked(&self, name: &str) -> Result<PathBuf> {
-        for program in ["apt-get", "dpkg-deb"] {
-            ensure!(
-                process::find(program).is_some(),
-                "a guest's kernel comes from Debian's packages, and this host has no {program}; give a kernel with: \
-                 --kernel FILE"
-            );
-        }
+        self.provide(name, "", |apt, scratch| {
+            process::output(apt.get().current_dir(scratch).args(["download", name])).map(drop)
+        })
+    }
+
+    /// The same with the files of all packages that it needs in one tree, down to the C library.
+    pub(crate) fn unpacked_with_all(&self, name: &str) -> Result<PathBuf> {
+        self.provide(name, "+all", |apt, scratch| {
+            fs::create_dir(scratch.join("partial"))?;
+            let archives = format!("Dir::Cache::archives={}/", scratch.display());
+            let mut install = apt.get();
+            install.args(["install", "--yes", "--download-only", "--no-install-recommends", name]);
+            process::output(install.args(["--option", &archives, "--option", "Debug::NoLocking=1"])).map(drop)
+        })
+    }
+
+    /// What a package that only names others needs first: its newest version's.
+    pub(crate) fn first_dependency(&self, name: &str) -> Result<String> {
+        let _lock = self.lock()?;
+        let apt = self.apt()?;
+        let known = apt.first_dependency(name);
+        // The lists may be older than the package.
+        known.or_else(|_| apt.update().and_then(|()| apt.first_dependency(name)))
+    }
+
+    fn lock(&self) -> Result<File> {
         let lock = File::create(self.home.join("lock")).context("failed to make the lock of the packages")?;
         lock.lock().context("failed to lock the packages")?;
+        Ok(lock)
+    }
+
+    /// apt with lists.
+    fn apt(&self) -> Result<Apt> {
         let apt = Apt::new(&self.home.join("apt"))?;
         if apt.age().is_none_or(|age| age > FRESH)
             && let Err(error) = apt.update()
@@ -55,33 +86,48 @@ impl Packages {
             // Without a network the old lists do, and what was fetched then.
             ensure!(apt.age().is_some(), "{error:#}");
         }
-        let file = match apt.file_name(name) {
-            Ok(file) => file,
-            // A list that is old, or of a suite that was not in use then.
-            Err(_) => apt.update().and_then(|()| apt.file_name(name))?,
-        };
-        let target = self.home.join(file.trim_end_matches(".deb"));
-        if !target.exists() {
-            if self.fetch(&apt, name, &target).is_err() {
-                // The mirror no longer has what an old list names.
-                apt.update()?;
-                let target = self.home.join(apt.file_name(name)?.trim_end_matches(".deb"));
-                self.fetch(&apt, name, &target)?;
-                return Ok(target);
-            }
-        }
-        Ok(target)
+        Ok(apt)
     }
 
-    fn fetch(&self, apt: &Apt, name: &str, target: &Path) -> Result<()> {
-        eprintln!("fetching {name} from Debian's packages; this is done once");
-        let scratch = tempfile::Builder::new().prefix("half-").tempdir_in(&self.home)?;
-        process::output(apt.get().current_dir(scratch.path()).args(["download", name]))?;
-        let archive = fs::read_dir(scratch.path())?.next().context("apt-get fetched nothing")??.path();
-        let tree = scratch.path().join("tree");
-        process::output(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&tree))?;
-        fs::rename(&tree, target).with_context(|| format!("failed to make {}", target.display()))
+    /// A tree named by the package's version, made of the archives that `download` puts into a directory.
+    fn provide(
+        &self,
+        name: &str,
+        suffix: &str,
+        download: impl Fn(&Apt, &Path) -> Result<()>,
+    ) -> Result<PathBuf> {
+        let _lock = self.lock()?;
+        let apt = self.apt()?;
+        let attempt = || -> Result<PathBuf> {
+            let archive = apt.file_name(name)?;
+            let target = self.home.join(format!("{}{suffix}", archive.trim_end_matches(".deb")));
+            if !target.exists() {
+                eprintln!("fetching {name} from Debian's packages; this is done once");
+                let scratch = tempfile::Builder::new().prefix("half-").tempdir_in(&self.home)?;
+                download(&apt, scratch.path())?;
+                let tree = scratch.path().join("tree");
+                unpack(scratch.path(), &tree)?;
+                fs::rename(&tree, &target).with_context(|| format!("failed to make {}", target.display()))?;
+            }
+            Ok(target)
+        };
+        // A list can be older than the package, and name what the mirror no longer has.
+        attempt().or_else(|_| apt.update().and_then(|()| attempt()))
     }
+}
+
+/// Unpacks all archives of a directory into one tree.
+fn unpack(archives: &Path, tree: &Path) -> Result<()> {
+    let mut found = false;
+    for entry in fs::read_dir(archives)? {
+        let archive = entry?.path();
+        if archive.extension().is_some_and(|extension| extension == "deb") {
+            process::output(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(tree))?;
+            found = true;
+        }
+    }
+    ensure!(found, "apt-get fetched nothing");
+    Ok(())
 }
 
 /// apt with a state of its own.
@@ -132,9 +178,21 @@ impl Apt {
     }
 
     fn get(&self) -> Command {
-        let mut command = Command::new("apt-get");
-        command.env("APT_CONFIG", self.home.join("apt.conf")).arg("--quiet=2");
+        let mut command = self.program("apt-get");
+        command.arg("--quiet=2");
         command
+    }
+
+    fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(name);
+        command.env("APT_CONFIG", self.home.join("apt.conf"));
+        command
+    }
+
+    fn first_dependency(&self, name: &str) -> Result<String> {
+        // The newest version comes first, be it in the backports.
+        let text = process::output(self.program("apt-cache").args(["show", name]))?;
+        first_dependency(&text).with_context(|| format!("{name} needs no other package"))
     }
 
     /// How old the lists are; none where there are none.
@@ -149,11 +207,16 @@ impl Apt {
         fs::create_dir_all(self.home.join("host/partial"))?;
         let mut names = Command::new("apt-get");
         let uris = process::output(names.args(["update", "--print-uris", "--option", &lists]))?;
-        let sources = sources(&uris);
-        ensure!(!sources.is_empty(), "this host's apt has no sources");
+        let mut sources = sources(&uris);
+        ensure!(!sources.is_empty(), "this host's apt has no source of Debian's packages");
+        sources.extend(backports(&sources));
         let lines: Vec<String> = sources.iter().map(Source::line).collect();
         fs::write(self.home.join("sources.list"), lines.concat())?;
-        process::output(self.get().arg("update").args(["--option", "APT::Update::Error-Mode=any"]))?;
+        // A mirror that lacks one of them is told as a warning only, and a network that is not there too.
+        process::output(self.get().arg("update"))?;
+        let lists = fs::read_dir(self.home.join("lists"))?.flatten();
+        let found = lists.filter(|entry| entry.file_name().to_string_lossy().contains("_Packages")).count();
+        ensure!(found > 0, "apt-get could not fetch the lists of packages of this host's mirrors");
         Ok(fs::write(self.home.join("updated"), "")?)
     }
 
@@ -190,6 +253,21 @@ fn sources(uris: &str) -> Vec<Source> {
     debian.map(|(mirror, suite)| Source { mirror: mirror.to_owned(), suite: suite.to_owned() }).collect()
 }
 
+/// The backports of the release among some sources, where newer kernels are.
+fn backports(sources: &[Source]) -> Option<Source> {
+    let is_release = |source: &&Source| !source.suite.contains('-') && !source.mirror.contains("security");
+    let release = sources.iter().find(is_release)?;
+    let suite = format!("{}-backports", release.suite);
+    let absent = sources.iter().all(|source| source.suite != suite);
+    absent.then(|| Source { mirror: release.mirror.clone(), suite })
+}
+
+/// The first package in the field `Depends` of a package's description.
+fn first_dependency(description: &str) -> Option<String> {
+    let field = description.lines().find_map(|line| line.strip_prefix("Depends: "))?;
+    field.split([',', ' ', '|']).next().filter(|name| !name.is_empty()).map(str::to_owned)
+}
+
 /// The file's name in a line of the form `'URI' NAME SIZE CHECKSUM`.
 fn file_name(line: &str) -> Option<String> {
     let name = line.trim().strip_prefix('\'')?.split_once("' ")?.1.split(' ').next()?;
@@ -213,6 +291,19 @@ mod tests {
             sources.iter().map(|source| (source.mirror.as_str(), source.suite.as_str())).collect();
         assert_eq!(found, wanted);
         assert!(sources[0].line().ends_with("http://mirror/debian bookworm main\n"));
+        let backports = backports(&sources).unwrap();
+        assert_eq!(
+            (backports.mirror.as_str(), backports.suite.as_str()),
+            ("http://mirror/debian", "bookworm-backports")
+        );
+        assert_eq!(super::backports(&[backports]), None);
+    }
+
+    #[test]
+    fn a_package_that_names_another_is_followed() {
+        let text = "Package: linux-image-amd64\nVersion: 6.12.1-1\nDepends: linux-image-6.12.1-amd64 (= 6.12.1-1), x\n";
+        assert_eq!(first_dependency(text).as_deref(), Some("linux-image-6.12.1-amd64"));
+        assert_eq!(first_dependency("Package: x\n"), None);
     }
 
     #[test]

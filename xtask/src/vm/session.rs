@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::console::Console;
+use super::emulator::Emulator;
 use super::kernel::Kernel;
+use super::qemu::{self, Accelerator};
 use super::task::{self, Share, Task};
 use super::{GUEST_FAILED, Machine, uml};
 use crate::workspace;
@@ -22,8 +24,11 @@ const TIMED_OUT: u8 = 124;
 /// How often the output is looked for.
 const TICK: Duration = Duration::from_millis(20);
 
-/// A guest that gives no sign of life for so long hangs. An emulated one needs its time to boot.
+/// A guest that gives no sign of life for so long hangs. One that is emulated needs its time to boot.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// With KVM it boots in a few seconds, where that works.
+const SHORT_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Variables of the host that mean nothing in the guest, which has those directories afresh.
 const OF_THE_HOST: [&str; 2] = ["TMPDIR", "XDG_RUNTIME_DIR"];
@@ -39,6 +44,8 @@ pub(crate) struct Args {
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Order {
     pub(crate) kernel: Kernel,
+    /// What an emulated machine runs on.
+    pub(crate) emulator: Option<Emulator>,
     /// The command and its arguments; none for a shell.
     pub(crate) command: Vec<OsString>,
     /// The command's working directory.
@@ -74,16 +81,42 @@ fn run_order(order: &Order) -> Result<u8> {
     let share = memory_for_files()?;
     share.prepare(&task(order, &program))?;
     let shell = order.command.is_empty();
-    let mut command = match order.kernel.machine {
-        Machine::Uml => uml::command(&order.kernel, &program, &share, order.memory, shell)?,
-    };
     let terminal = if shell { Some(rustix::termios::tcgetattr(io::stdin())?) } else { None };
-    let ended = follow(&mut command, &share, order);
+    let ended = match order.kernel.machine {
+        Machine::Uml => {
+            let mut command = uml::command(&order.kernel, &program, &share, order.memory, shell)?;
+            follow(&mut command, PATIENCE, &share, order)
+        }
+        Machine::Qemu => emulate(&program, &share, order),
+    };
     if let Some(before) = terminal {
         // The guest has set it to pass every key on.
         let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Flush, &before);
     }
     ended
+}
+
+/// Runs the guest on an emulated machine, the fastest that it comes to life on.
+fn emulate(program: &Path, share: &Share, order: &Order) -> Result<u8> {
+    let emulator = order.emulator.as_ref().context("there is no emulator")?;
+    let attempt = |accelerator, patience| {
+        let (kernel, shell) = (&order.kernel, order.command.is_empty());
+        let mut command = qemu::command(kernel, emulator, accelerator, program, share, order.memory, shell)?;
+        follow(&mut command, patience, share, order)
+    };
+    if qemu::may_use_kvm() {
+        match attempt(Accelerator::Kvm, SHORT_PATIENCE) {
+            Err(error) if share.pulse() == 0 => {
+                eprintln!("KVM does not run this kernel here, so it is emulated: {}", first_line(&error));
+            }
+            ended => return ended,
+        }
+    }
+    attempt(Accelerator::Tcg, PATIENCE)
+}
+
+fn first_line(error: &anyhow::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// A file system in memory, at a place in the enclosure's own table of mounts, so that it goes with the enclosure.
@@ -113,7 +146,12 @@ fn task(order: &Order, program: &Path) -> Task {
         command,
         environment: std::env::vars_os().filter(|(name, _)| !of_the_host(name)).collect(),
         folder: order.folder.clone(),
-        terminal: shell.then(|| uml::TERMINAL.into()),
+        terminal: shell.then(|| {
+            PathBuf::from(match order.kernel.machine {
+                Machine::Uml => uml::TERMINAL,
+                Machine::Qemu => qemu::TERMINAL,
+            })
+        }),
         keep,
         modules: order.kernel.modules.clone(),
         busybox: order.kernel.busybox.clone(),
@@ -121,7 +159,7 @@ fn task(order: &Order, program: &Path) -> Task {
 }
 
 /// Runs the guest until the command in it has ended. The guest's processes end with this one.
-fn follow(command: &mut Command, share: &Share, order: &Order) -> Result<u8> {
+fn follow(command: &mut Command, patience: Duration, share: &Share, order: &Order) -> Result<u8> {
     let (reader, writer) = io::pipe().context("failed to make a pipe for the console")?;
     command.stdout(writer.try_clone()?).stderr(writer);
     if !order.command.is_empty() {
@@ -154,8 +192,8 @@ fn follow(command: &mut Command, share: &Share, order: &Order) -> Result<u8> {
         let pulse = share.pulse();
         if pulse != alive.0 {
             alive = (pulse, Instant::now());
-        } else if alive.1.elapsed() > PATIENCE {
-            break format!("the guest hangs: no sign of life for {} seconds", PATIENCE.as_secs());
+        } else if alive.1.elapsed() > patience {
+            break format!("the guest hangs: no sign of life for {} seconds", patience.as_secs());
         }
         std::thread::sleep(TICK);
     };
