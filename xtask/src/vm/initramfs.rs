@@ -11,7 +11,7 @@ use super::kernel::Kernel;
 const MODULES: [&str; 3] = ["virtio_pci", "9pnet_virtio", "9p"];
 
 /// The archive, in the form that kernels take (`Documentation/driver-api/early-userspace/buffer-format.rst`).
-pub(crate) fn archive(kernel: &Kernel, program: &Path) -> Result<Vec<u8>> {
+pub(crate) fn archive(kernel: &Kernel, program: &Path, stage: &Path) -> Result<Vec<u8>> {
     let busybox = kernel.busybox.as_deref().context("an emulated machine needs a busybox")?;
     let mut archive = Archive::default();
     for folder in ["bin", "modules", "host"] {
@@ -30,21 +30,26 @@ pub(crate) fn archive(kernel: &Kernel, program: &Path) -> Result<Vec<u8>> {
             names.push(name.to_owned());
         }
     }
-    archive.program("init", script(&names, program).as_bytes());
+    archive.program("init", script(&names, program, stage).as_bytes());
     Ok(archive.finish())
 }
 
 /// What the first process does. The host's files are read through a cache, as nobody changes them for the guest's sake.
-fn script(modules: &[String], program: &Path) -> String {
+fn script(modules: &[String], program: &Path, stage: &Path) -> String {
     let modules: Vec<String> =
         modules.iter().map(|name| format!("/bin/busybox insmod /modules/{name}\n")).collect();
     format!(
         "#!/bin/busybox sh\nset -e\n{}/bin/busybox mount -t 9p -o \
          ro,trans=virtio,version=9p2000.L,msize=524288,cache=loose root /host\n\
-         exec /bin/busybox switch_root /host '{}' vm-guest 9p share\n",
+         exec /bin/busybox switch_root /host {} vm-guest 9p share {}\n",
         modules.concat(),
-        program.display().to_string().replace('\'', r"'\''")
+        quoted(program),
+        quoted(stage)
     )
+}
+
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
 /// The files of modules and all that they need, each after what it needs, from a `modules.dep`: lines of the form
@@ -163,11 +168,11 @@ mod tests {
 
     #[test]
     fn the_first_process_hands_over() {
-        let text = script(&["9p.ko".to_owned()], Path::new("/it's/xtask"));
+        let text = script(&["9p.ko".to_owned()], Path::new("/it's/xtask"), Path::new("/share"));
         assert!(
             text.starts_with("#!/bin/busybox sh\nset -e\n/bin/busybox insmod /modules/9p.ko\n"),
             "{text}"
         );
-        assert!(text.ends_with("switch_root /host '/it'\\''s/xtask' vm-guest 9p share\n"), "{text}");
+        assert!(text.ends_with("switch_root /host '/it'\\''s/xtask' vm-guest 9p share '/share'\n"), "{text}");
     }
 }

@@ -39,7 +39,7 @@ pub(crate) fn command(
     shell: bool,
 ) -> Result<Command> {
     let initial = share.file("initramfs");
-    fs::write(&initial, initramfs::archive(kernel, program)?)
+    fs::write(&initial, initramfs::archive(kernel, program, share.path())?)
         .context("failed to write the initial file system")?;
     let mut command = emulator.command();
     command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);

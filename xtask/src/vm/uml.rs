@@ -32,7 +32,8 @@ pub(crate) fn command(
         command.arg("con1=fd:0");
     }
     command.arg(format!("init={}", word(program)?));
-    command.args(["--", "vm-guest", "hostfs"]).arg(word(share.path())?);
+    let share = word(share.path())?;
+    command.args(["--", "vm-guest", "hostfs", &share, &share]);
     Ok(command)
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct Args {
     file_system: String,
     /// What to mount as the share.
     source: String,
+    /// A directory of the host that is free for the guest to work in: that of the share.
+    stage: PathBuf,
     /// What the kernel adds by itself: User Mode Linux names its console.
     #[arg(hide = true)]
     added: Vec<String>,
@@ -31,10 +33,10 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     ensure!(std::process::id() == 1, "this is the first process of a guest; to start one: cargo xtask vm");
-    let share = tree::share(&args.file_system, &args.source)?;
+    let share = tree::share(&args.file_system, &args.source, &args.stage)?;
     let task = share.task();
     let inside = task.and_then(|task| {
-        tree::enter(&task, &share)?;
+        tree::enter(&task, &share, &args.stage)?;
         Ok((task, Share::at(tree::SHARE)))
     });
     match inside {

@@ -1,7 +1,7 @@
 //! The guest's tree of files: the host's as the lowest layer, memory above it, and fresh directories where those of the
 //! host mean nothing here.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
@@ -16,9 +16,6 @@ use super::super::task::{Share, Task};
 /// Where the share is in the end.
 pub(super) const SHARE: &str = "/run/layerstack-vm";
 
-/// A directory that every host has; what is mounted there is out of sight in the end.
-const STAGE: &str = "/tmp";
-
 /// What the guest has of its own: where, the type, the options.
 const FRESH: [(&str, &str, &str); 7] = [
     ("proc", "proc", ""),
@@ -30,10 +27,11 @@ const FRESH: [(&str, &str, &str); 7] = [
     ("tmp", "tmpfs", "mode=1777"),
 ];
 
-/// Makes the share visible, first of all, so that every failure can be told.
-pub(super) fn share(file_system: &str, source: &str) -> Result<Share> {
-    attach(STAGE, "tmpfs", "layerstack", "")?;
-    let share = Share::at(format!("{STAGE}/share"));
+/// Makes the share visible, first of all, so that every failure can be told. What is mounted on the stage is out of sight
+/// in the end.
+pub(super) fn share(file_system: &str, source: &str, stage: &Path) -> Result<Share> {
+    attach(stage, "tmpfs", "layerstack", "")?;
+    let share = Share::at(stage.join("share"));
     fs::create_dir(share.path())?;
     let options = match file_system {
         // hostfs takes the host's directory as its options.
@@ -45,14 +43,15 @@ pub(super) fn share(file_system: &str, source: &str) -> Result<Share> {
 }
 
 /// Makes the tree and becomes a process in it; the share moves along.
-pub(super) fn enter(task: &Task, share: &Share) -> Result<()> {
-    let stage = Path::new(STAGE);
+pub(super) fn enter(task: &Task, share: &Share, stage: &Path) -> Result<()> {
     let [upper, work, root, plain] = ["upper", "work", "root", "plain"].map(|name| stage.join(name));
     for folder in [&upper, &work, &root, &plain] {
         fs::create_dir(folder)?;
     }
     fs::set_permissions(&upper, Permissions::from_mode(0o755))?;
-    overlay(task, &format!("lowerdir=/,upperdir={},workdir={}", upper.display(), work.display()), &root)?;
+    // By names that need no escapes.
+    std::env::set_current_dir(stage)?;
+    overlay(task, c"lowerdir=/,upperdir=upper,workdir=work", &root)?;
     // The same without what is mounted on it next.
     mount_bind(&root, &plain).context("failed to bind the tree")?;
     for (place, kind, options) in FRESH {
@@ -99,9 +98,8 @@ fn is_hidden(path: &Path) -> bool {
 }
 
 /// Mounts the overlay, with the module for it if the kernel has not built it in.
-fn overlay(task: &Task, options: &str, target: &Path) -> Result<()> {
-    let attempt =
-        || mount("overlay", target, "overlay", MountFlags::empty(), CString::new(options).ok().as_deref());
+fn overlay(task: &Task, options: &CStr, target: &Path) -> Result<()> {
+    let attempt = || mount("overlay", target, "overlay", MountFlags::empty(), options);
     let mounted = match (attempt(), &task.busybox, &task.modules) {
         (Err(Errno::NODEV), Some(busybox), Some(modules)) => {
             let module = ["overlay.ko", "overlay.ko.xz"]
