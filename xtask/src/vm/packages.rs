@@ -80,7 +80,8 @@ impl Packages {
     /// apt with lists.
     fn apt(&self) -> Result<Apt> {
         let apt = Apt::new(&self.home.join("apt"))?;
-        if apt.age().is_none_or(|age| age > FRESH)
+        let is_other = apt.set_sources()?;
+        if (is_other || apt.age().is_none_or(|age| age > FRESH))
             && let Err(error) = apt.update()
         {
             // Without a network the old lists do, and what was fetched then.
@@ -201,8 +202,8 @@ impl Apt {
         Some(SystemTime::now().duration_since(made).unwrap_or_default())
     }
 
-    /// Fetches the lists of the mirrors that the host uses.
-    fn update(&self) -> Result<()> {
+    /// Takes over the mirrors that the host uses; true where they are not those of the last time.
+    fn set_sources(&self) -> Result<bool> {
         let lists = format!("Dir::State::lists={}/host/", self.home.display());
         fs::create_dir_all(self.home.join("host/partial"))?;
         let mut names = Command::new("apt-get");
@@ -210,8 +211,17 @@ impl Apt {
         let mut sources = sources(&uris);
         ensure!(!sources.is_empty(), "this host's apt has no source of Debian's packages");
         sources.extend(backports(&sources));
-        let lines: Vec<String> = sources.iter().map(Source::line).collect();
-        fs::write(self.home.join("sources.list"), lines.concat())?;
+        let (file, lines) =
+            (self.home.join("sources.list"), sources.iter().map(Source::line).collect::<String>());
+        if fs::read_to_string(&file).is_ok_and(|old| old == lines) {
+            return Ok(false);
+        }
+        fs::write(&file, lines).with_context(|| format!("failed to write {}", file.display()))?;
+        Ok(true)
+    }
+
+    /// Fetches the lists of packages.
+    fn update(&self) -> Result<()> {
         // A mirror that lacks one of them is told as a warning only, and a network that is not there too.
         process::output(self.get().arg("update"))?;
         let lists = fs::read_dir(self.home.join("lists"))?.flatten();

@@ -1,7 +1,7 @@
 //! The command line of an emulated machine.
 
 use std::fs::{self, OpenOptions};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -10,6 +10,7 @@ use super::emulator::Emulator;
 use super::initramfs;
 use super::kernel::Kernel;
 use super::task::Share;
+use crate::workspace;
 
 /// The guest's terminal for a shell: its second serial line.
 pub(crate) const TERMINAL: &str = "/dev/ttyS1";
@@ -25,7 +26,21 @@ pub(crate) enum Accelerator {
 
 /// Whether KVM can be tried; that its device can be opened does not mean that it works.
 pub(crate) fn may_use_kvm() -> bool {
-    OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok()
+    let refuted = || Some(fs::read_to_string(verdict()?).ok()? == fs::read_to_string(BOOT).ok()?);
+    OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok() && refuted() != Some(true)
+}
+
+/// Notes that no guest came to life with KVM, until the host boots anew.
+pub(crate) fn note_no_kvm() {
+    // Without the note the next run finds out again.
+    let _ = verdict().map(|file| fs::copy(BOOT, file));
+}
+
+/// Another at each boot (random(4)).
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+
+fn verdict() -> Option<PathBuf> {
+    workspace::cache().ok().map(|cache| cache.join("vm/boot-without-kvm"))
 }
 
 /// The guest. Its console goes to the standard output of the command.

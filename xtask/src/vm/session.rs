@@ -107,16 +107,15 @@ fn emulate(program: &Path, share: &Share, order: &Order) -> Result<u8> {
     if qemu::may_use_kvm() {
         match attempt(Accelerator::Kvm, SHORT_PATIENCE) {
             Err(error) if share.pulse() == 0 => {
-                eprintln!("KVM does not run this kernel here, so it is emulated: {}", first_line(&error));
+                qemu::note_no_kvm();
+                let error = error.to_string();
+                let what = error.split(';').next().unwrap_or_default();
+                eprintln!("KVM does not run this kernel here, so it is emulated: {what}");
             }
             ended => return ended,
         }
     }
     attempt(Accelerator::Tcg, PATIENCE)
-}
-
-fn first_line(error: &anyhow::Error) -> String {
-    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// A file system in memory, at a place in the enclosure's own table of mounts, so that it goes with the enclosure.
