@@ -27,7 +27,7 @@ pub fn within_limit<T>(directory: impl AsFd, outside: &Path, work: impl FnOnce()
         (ErrorKind::NoSpace, Ok(inside), Ok(outside)) if is_limit(&inside, &outside) => {
             let path = error.path().map(Path::to_owned);
             let exceeded =
-                Error::new(ErrorKind::QuotaExceeded, "the layer is at its limit").with_source(error);
+                Error::new(ErrorKind::QuotaExceeded, "the layer would exceed its limit").with_source(error);
             match path {
                 Some(path) => exceeded.with_path(path),
                 None => exceeded,
@@ -37,12 +37,11 @@ pub fn within_limit<T>(directory: impl AsFd, outside: &Path, work: impl FnOnce()
     })
 }
 
-/// Whether it is a limit that leaves less than we write at once: a directory with a limit shows as a file system of that
-/// size (`xfs_qm_statvfs` of `fs/xfs/xfs_qm_bhv.c`).
+/// Whether a limit leaves less than the file system does: a directory with a limit shows as a file system of that size
+/// (`xfs_qm_statvfs` of `fs/xfs/xfs_qm_bhv.c`).
 fn is_limit(inside: &StatVfs, outside: &StatVfs) -> bool {
     let free = |stat: &StatVfs| stat.f_bavail.saturating_mul(stat.f_frsize);
-    const AT_ONCE: u64 = 1 << 20;
-    inside.f_blocks < outside.f_blocks && free(inside) < AT_ONCE && free(outside) >= AT_ONCE
+    inside.f_blocks < outside.f_blocks && free(inside) < free(outside)
 }
 
 /// As long as this lives, its thread is without `CAP_SYS_RESOURCE`.
