@@ -184,3 +184,19 @@ fn a_run_that_is_killed_leaves_nothing() {
         }
     }
 }
+
+#[test]
+#[ignore = "boots a guest"]
+fn an_emulated_machine_does_the_same() {
+    let output = run(&["--on", "qemu", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(7), "out\n"), "{}", stderr(&output));
+    assert_eq!(stderr(&output).lines().last(), Some("err"));
+
+    let output = run(&["--on", "qemu", "--", "sh", "-c", "echo c > /proc/sysrq-trigger; sleep 1000"]);
+    assert_eq!(output.status.code(), Some(125), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("Kernel panic - not syncing: sysrq triggered crash"),
+        "{}",
+        stderr(&output)
+    );
+}
