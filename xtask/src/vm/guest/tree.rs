@@ -112,7 +112,13 @@ fn overlay(task: &Task, options: &CStr, target: &Path) -> Result<()> {
         }
         (done, ..) => done,
     };
-    mounted.context("failed to mount an overlay over the host's files")
+    let hint = match (&mounted, &task.modules) {
+        (Err(Errno::NODEV), None) => {
+            "; the kernel has none built in, so give its modules with: --modules DIRECTORY"
+        }
+        _ => "",
+    };
+    mounted.with_context(|| format!("failed to mount an overlay over the host's files{hint}"))
 }
 
 fn attach(target: impl AsRef<Path>, kind: &str, source: &str, options: &str) -> Result<()> {
