@@ -9,7 +9,7 @@ use super::guest;
 use super::link;
 use super::report::{Outcome, Part};
 use crate::workspace::{self, FACADE, Metadata};
-use crate::{process, tidy};
+use crate::{process, tidy, vm};
 
 /// All parts in the order in which they run.
 pub(crate) fn all() -> Result<Vec<Part>> {
@@ -90,14 +90,16 @@ fn tidy() -> Part {
     })
 }
 
-/// The suite on scratch stores of its own, through this program's own command.
+/// The suite on scratch stores of its own, through this program's own command: on this host, or in a guest where the
+/// host lacks what the driver needs.
 fn conformance(driver: &str) -> Part {
     let driver = driver.to_owned();
     Part::new(format!("conformance, {driver}"), move || {
-        if !process::is_root() {
-            return Ok(needs_root());
-        }
-        if let Some(reason) = unavailable(&driver)? {
+        let not_here = if process::is_root() { unavailable(&driver)? } else { Some(ROOT.to_owned()) };
+        if let Some(reason) = not_here
+            && let Some(no_guest) = vm::unavailable()
+        {
+            let reason = format!("{reason}; {no_guest}");
             // Every host that counts as one for testing has what the default drivers need.
             let is_default = Metadata::load()?.default_drivers().contains(&driver);
             return Ok(if is_default { Outcome::NotRun(reason) } else { Outcome::Optional(reason) });
@@ -162,6 +164,9 @@ pub(super) fn xtask(arguments: &[&str]) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// What takes root says so.
+const ROOT: &str = "needs root; run: sudo env \"PATH=$PATH\" \"HOME=$HOME\" cargo xtask test";
+
 fn needs_root() -> Outcome {
-    Outcome::NotRun("needs root; run: sudo env \"PATH=$PATH\" \"HOME=$HOME\" cargo xtask test".to_owned())
+    Outcome::NotRun(ROOT.to_owned())
 }

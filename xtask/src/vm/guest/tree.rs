@@ -24,7 +24,8 @@ const FRESH: [(&str, &str, &str); 7] = [
     ("dev/pts", "devpts", "mode=0620,ptmxmode=0666"),
     ("dev/shm", "tmpfs", "mode=1777"),
     ("run", "tmpfs", "mode=0755"),
-    ("tmp", "tmpfs", "mode=1777"),
+    // Most of the memory is for this: file systems to test on are made here.
+    ("tmp", "tmpfs", "mode=1777,size=80%"),
 ];
 
 /// Makes the share visible, first of all, so that every failure can be told. What is mounted on the stage is out of sight
