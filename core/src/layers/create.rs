@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::records::{Guard, Pending};
 use super::{Layer, LayerState, Layers, writeback};
 use crate::apply::{Applied, ApplyRequest};
+use crate::capability::QuotaKind;
 use crate::driver::NewLayer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::LayerId;
@@ -178,7 +179,15 @@ impl Layers {
         };
         let apply =
             |tar: &mut dyn Read| crate::apply::apply(tree.root(), target.form, &mut parent, tar, request);
-        let applied = if flush { writeback::while_filling(tree.root(), tar, apply) } else { apply(tar) };
+        let fill = || if flush { writeback::while_filling(tree.root(), tar, apply) } else { apply(tar) };
+        let applied = match self.driver.capabilities().quota_kind {
+            Some(QuotaKind::Added | QuotaKind::Whole) => {
+                let home = self.root.join(self.registration.name);
+                crate::quota::within_limit(tree.root(), &home, fill)
+            }
+            // A file system of its own is full for everybody.
+            Some(QuotaKind::FileSystem) | None => fill(),
+        };
         drop(tree);
         if !target.plan.is_bind() {
             self.driver.unmounted(&layer.id)?;

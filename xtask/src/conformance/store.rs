@@ -11,7 +11,6 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::process;
-use crate::workspace::Metadata;
 
 /// Room for layers, in bytes. The file is sparse.
 const SIZE: u64 = 8 << 30;
@@ -63,31 +62,35 @@ impl FileSystem {
 /// A large and a small file system, both mounted and empty.
 #[derive(Debug)]
 pub(crate) struct Store {
+    /// Where the files of the file systems are, as long as they have names.
+    folder: PathBuf,
     base: PathBuf,
     large: PathBuf,
     small: PathBuf,
 }
 
 impl Store {
-    /// Makes both for a driver, the large one of the kind given. The caller has a table of mounts of its own.
-    pub(crate) fn new(driver: &str, kind: FileSystem) -> Result<Self> {
-        let base = Metadata::load()?.target_directory.join("conformance");
+    /// Makes both for a driver in a folder with room for them: on disk, since memory would not hold it everywhere. The caller has a
+    /// table of mounts of its own.
+    pub(crate) fn new(driver: &str, kind: FileSystem, folder: &Path) -> Result<Self> {
+        let base = folder.join("conformance");
         fs::create_dir_all(&base).with_context(|| format!("failed to make {}", base.display()))?;
         // Only in this table of mounts: another run has its own at the same place.
         process::run(
             Command::new("mount").args(["-t", "tmpfs", "-o", "mode=0755", "layerstack"]).arg(&base),
         )?;
-        let store = Self { large: base.join("large"), small: base.join("small"), base };
+        let (large, small) = (base.join("large"), base.join("small"));
+        let store = Self { folder: folder.to_owned(), base, large, small };
         fs::create_dir(&store.large)?;
         fs::create_dir(&store.small)?;
-        make(kind, SIZE, &store.large)?;
+        store.make(kind, SIZE, &store.large)?;
         if kind == FileSystem::BtrfsQuota {
             process::output(Command::new("btrfs").args(["quota", "enable"]).arg(&store.large))?;
         }
         match FileSystem::of_driver(driver) {
-            FileSystem::BtrfsQuota => make(FileSystem::Btrfs, SMALL_BTRFS, &store.small)?,
+            FileSystem::BtrfsQuota => store.make(FileSystem::Btrfs, SMALL_BTRFS, &store.small)?,
             // The others do not come as small as this.
-            _ => make(FileSystem::Ext4, SMALL, &store.small)?,
+            _ => store.make(FileSystem::Ext4, SMALL, &store.small)?,
         }
         Ok(store)
     }
@@ -106,6 +109,34 @@ impl Store {
     pub(crate) fn report(&self) -> PathBuf {
         self.base.join("report")
     }
+
+    fn make(&self, kind: FileSystem, size: u64, target: &Path) -> Result<()> {
+        if kind == FileSystem::Tmpfs {
+            let size = format!("size={size},mode=0755");
+            return process::run(
+                Command::new("mount").args(["-t", "tmpfs", "-o", &size, "layerstack"]).arg(target),
+            );
+        }
+        let mut failures = Vec::new();
+        for (words, options) in kind.ways() {
+            match self.make_in_a_file(words, options, size, target) {
+                Ok(()) => return Ok(()),
+                Err(error) => failures.push(format!("{error:#}")),
+            }
+        }
+        bail!("no {kind:?} could be made: {}", failures.join("; "))
+    }
+
+    fn make_in_a_file(&self, words: &[&str], options: &str, size: u64, target: &Path) -> Result<()> {
+        let Some(program) = process::find(words[0]) else {
+            bail!("{} is missing; get it with: cargo xtask setup", words[0]);
+        };
+        let image = tempfile::NamedTempFile::new_in(&self.folder)
+            .context("failed to make a file for the file system")?;
+        image.as_file().set_len(size)?;
+        process::output(Command::new(program).args(&words[1..]).arg(image.path()))?;
+        process::output(Command::new("mount").args(["-o", options]).arg(image.path()).arg(target)).map(drop)
+    }
 }
 
 impl Drop for Store {
@@ -113,34 +144,4 @@ impl Drop for Store {
         // What stays in use goes with the table of mounts.
         let _ = process::output(Command::new("umount").args(["--recursive", "--lazy"]).arg(&self.base));
     }
-}
-
-fn make(kind: FileSystem, size: u64, target: &Path) -> Result<()> {
-    if kind == FileSystem::Tmpfs {
-        let size = format!("size={size},mode=0755");
-        return process::run(
-            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "layerstack"]).arg(target),
-        );
-    }
-    let mut failures = Vec::new();
-    for (words, options) in kind.ways() {
-        match make_in_a_file(words, options, size, target) {
-            Ok(()) => return Ok(()),
-            Err(error) => failures.push(format!("{error:#}")),
-        }
-    }
-    bail!("no {kind:?} could be made: {}", failures.join("; "))
-}
-
-fn make_in_a_file(words: &[&str], options: &str, size: u64, target: &Path) -> Result<()> {
-    let Some(program) = process::find(words[0]) else {
-        bail!("{} is missing; get it with: cargo xtask setup", words[0]);
-    };
-    // On disk, beside what is built: memory would not hold it everywhere.
-    let folder = Metadata::load()?.target_directory;
-    let image =
-        tempfile::NamedTempFile::new_in(folder).context("failed to make a file for the file system")?;
-    image.as_file().set_len(size)?;
-    process::output(Command::new(program).args(&words[1..]).arg(image.path()))?;
-    process::output(Command::new("mount").args(["-o", options]).arg(image.path()).arg(target)).map(drop)
 }
