@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
@@ -10,6 +11,9 @@ use rustix::mount::mount_bind;
 
 use super::super::task::Task;
 use super::text;
+
+/// What drivers of storage ask the kernel for before they use it, so that nothing loads it by itself.
+const ASKED_FOR: [&str; 1] = ["dm-thin-pool"];
 
 /// Puts the modules where they are looked for, and makes the device nodes on whose opening the kernel loads some.
 pub(super) fn provide(task: &Task) -> Result<()> {
@@ -32,6 +36,10 @@ pub(super) fn provide(task: &Task) -> Result<()> {
     }
     for node in text(modules.join("modules.devname")).lines().filter_map(Node::parse) {
         node.make().with_context(|| format!("failed to make /dev/{}", node.name))?;
+    }
+    for module in ASKED_FOR {
+        // A kernel may lack it; then a driver says so.
+        crate::process::succeeds(Command::new(loader).arg(module));
     }
     Ok(())
 }

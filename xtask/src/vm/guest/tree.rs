@@ -4,7 +4,7 @@
 use std::ffi::{CStr, CString};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -73,15 +73,11 @@ pub(super) fn enter(task: &Task, share: &Share, stage: &Path) -> Result<()> {
                 .with_context(|| format!("failed to make /dev/{link}"))?;
         }
     }
-    for path in task.keep.iter().filter(|path| is_hidden(path)) {
+    for path in hidden(&task.keep) {
         let path = path.strip_prefix("/")?;
-        let target = root.join(path);
-        // What lies in another that is kept is there already.
-        if !target.exists() {
-            fs::create_dir_all(&target)?;
-            mount_bind(plain.join(path), &target)
-                .with_context(|| format!("failed to show /{}", path.display()))?;
-        }
+        fs::create_dir_all(root.join(path))?;
+        mount_bind(plain.join(path), root.join(path))
+            .with_context(|| format!("failed to show /{}", path.display()))?;
     }
     let target = root.join(SHARE.trim_start_matches('/'));
     fs::create_dir(&target)?;
@@ -91,6 +87,16 @@ pub(super) fn enter(task: &Task, share: &Share, stage: &Path) -> Result<()> {
     rustix::process::pivot_root(".", ".").context("failed to enter the tree")?;
     unmount(".", UnmountFlags::DETACH).context("failed to leave the host's tree")?;
     Ok(std::env::set_current_dir("/")?)
+}
+
+/// The directories in whose place the guest has one of its own, without those that lie in another of them.
+fn hidden(directories: &[PathBuf]) -> Vec<&Path> {
+    let mut found: Vec<&Path> =
+        directories.iter().map(PathBuf::as_path).filter(|path| is_hidden(path)).collect();
+    // A directory comes right before what lies in it.
+    found.sort();
+    found.dedup_by(|inner, outer| inner.starts_with(outer));
+    found
 }
 
 /// Whether the guest has a directory of its own where the path lies.
@@ -141,5 +147,12 @@ mod tests {
         for path in ["/tmpx", "/home/run", "/", "/var/tmp/a"] {
             assert!(!is_hidden(Path::new(path)), "{path}");
         }
+    }
+
+    #[test]
+    fn what_lies_in_a_directory_that_is_shown_is_shown_with_it() {
+        let keep = ["/tmp/a/target/deps", "/work", "/tmp/a", "/tmp/ab", "/tmp/a/target", "/run/x"]
+            .map(PathBuf::from);
+        assert_eq!(hidden(&keep), [Path::new("/run/x"), Path::new("/tmp/a"), Path::new("/tmp/ab")]);
     }
 }
