@@ -229,10 +229,10 @@ fn a_full_store_can_be_opened_read_and_cleared(scene: &Scene) -> Verdict {
         grow(&*layers, "top", Some("base"), |root| write(&root.join("etc/passwd"), "changed"))?;
         let wanted = snapshot(&*layers, "top")?;
         drop(layers);
-        // Reading takes a mount, whose note takes a block. Not every file system keeps some back for root.
-        let filler = fs::OpenOptions::new().write(true).open(fill(scene, 0)?)?;
-        filler.set_len(filler.metadata()?.len().saturating_sub(256 << 10))?;
-        layerstack_core::fs::sync_file_system(&scene.work())?;
+        let filler = fill(scene, 0)?;
+        if rustix::fs::statvfs(scene.work())?.f_files == 0 {
+            make_room_for_a_mount(scene, &filler)?;
+        }
         let layers = scene.open()?;
         snapshot(&*layers, "top")?.must_equal(&wanted, "the layer on a full store")?;
         let changes = crate::scene::changes(&*layers, "top")?;
@@ -242,6 +242,14 @@ fn a_full_store_can_be_opened_read_and_cleared(scene: &Scene) -> Verdict {
         check_eq!(layers.list()?, [], "the layers left");
         must_be_clean(&*layers)
     })
+}
+
+/// Reading takes a mount, and a mount takes a note. Where metadata has no room of its own (`f_files` is 0: btrfs), and
+/// nothing is kept back for root, that note is the one thing that does not fit.
+fn make_room_for_a_mount(scene: &Scene, filler: &Path) -> Verdict {
+    let file = fs::OpenOptions::new().write(true).open(filler)?;
+    file.set_len(file.metadata()?.len().saturating_sub(256 << 10))?;
+    Ok(layerstack_core::fs::sync_file_system(&scene.work())?)
 }
 
 /// Removing a layer frees what it had alone.
