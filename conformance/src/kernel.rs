@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 use crate::case::{Stop, Verdict};
 
@@ -135,6 +136,19 @@ pub fn memory_stayed_below(before: u64, mebibytes: u64) -> Verdict {
     let taken = peak_memory()?.saturating_sub(before) >> 10;
     crate::case::check!(taken < mebibytes + 100, "{taken} MiB more were in use");
     Ok(())
+}
+
+/// Takes `CAP_SYS_RESOURCE` from this thread, and gives what the thread had before.
+pub(crate) fn give_up_resource() -> Verdict<CapabilitySets> {
+    let before = capabilities(None)?;
+    let effective = before.effective - CapabilitySet::SYS_RESOURCE;
+    set_capabilities(None, CapabilitySets { effective, ..before })?;
+    Ok(before)
+}
+
+/// Gives this thread the capabilities back that it had.
+pub(crate) fn take_back(before: CapabilitySets) -> Verdict {
+    Ok(set_capabilities(None, before)?)
 }
 
 /// Whether this process may mount: bit 21, `CAP_SYS_ADMIN` (capabilities(7)), of its effective set.

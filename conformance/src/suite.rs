@@ -61,7 +61,8 @@ impl Suite {
         })
     }
 
-    /// Runs the suite with the command line of a test binary, and `--require`: what did not run counts as failed.
+    /// Runs the suite with the command line of a test binary, and `--require`: what did not run counts as failed. With
+    /// `--probe` alone it runs no case: where the driver cannot work here, it prints why, and the exit code is 3.
     #[must_use]
     pub fn main(self) -> ExitCode {
         if let Some(code) = errand::serve(&self) {
@@ -69,6 +70,9 @@ impl Suite {
         }
         let (require, arguments): (Vec<_>, Vec<_>) =
             std::env::args_os().partition(|argument| argument == "--require");
+        if arguments.iter().any(|argument| argument == "--probe") {
+            return self.probe();
+        }
         let arguments = Arguments::from_iter(arguments);
         if arguments.list {
             let trials = cases::all().map(|case| Trial::test(case.full_name(), || Ok(()))).collect();
@@ -82,13 +86,30 @@ impl Suite {
                 stage.take_down();
                 code
             }
-            Err(flaw) => {
-                let _ = writeln!(std::io::stderr(), "error: {flaw}");
-                ExitCode::from(2)
+            Err(flaw) => refuse(&flaw),
+        }
+    }
+
+    fn probe(self) -> ExitCode {
+        match Stage::set_up(self, false) {
+            Ok(Stage { unavailable: None, .. }) => ExitCode::SUCCESS,
+            Ok(Stage { unavailable: Some(reason), .. }) => {
+                let _ = writeln!(std::io::stdout(), "{reason}");
+                ExitCode::from(UNAVAILABLE)
             }
+            Err(flaw) => refuse(&flaw),
         }
     }
 }
+
+/// Says why the suite cannot run at all.
+fn refuse(flaw: &str) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "error: {flaw}");
+    ExitCode::from(2)
+}
+
+/// The exit code that says that the driver cannot work here.
+const UNAVAILABLE: u8 = 3;
 
 fn open_layers(
     registration: &'static Registration,

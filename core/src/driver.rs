@@ -59,6 +59,10 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// Where the back end cannot be asked.
     fn status(&self) -> Result<Vec<(String, String)>>;
 
+    /// What the back end knows of why it has no space, where `df` would not show it, and what to do about it: a
+    /// fragment that fits after "no space: ". Called right after something failed with `NoSpace`.
+    fn why_full(&self) -> Option<String>;
+
     /// Makes the storage of a layer, its tree equal to the parent's.
     ///
     /// - The root directory of the tree has the parent's mode, owner, times and extended attributes; 0755
@@ -261,23 +265,38 @@ impl CtimeWindow {
 pub struct Usage {
     /// Bytes allocated to the layer, what it shares with its parent not counted where the back end can tell.
     pub bytes: u64,
-    /// Files, directories and other inodes.
-    pub inodes: u64,
+    /// Files, directories and other inodes. None where the back end counts bytes alone, and they would take a walk.
+    pub inodes: Option<u64>,
     /// Bytes that removing the layer would free, where the back end knows.
     pub exclusive: Option<u64>,
+    /// Bytes that other layers hold too, where the back end knows.
+    pub shared: Option<u64>,
 }
 
 impl Usage {
-    /// A usage of which the exclusive part is not known.
+    /// A usage that was found by a walk; what is shared of it is not known.
     #[must_use]
     pub fn new(bytes: u64, inodes: u64) -> Self {
-        Self { bytes, inodes, exclusive: None }
+        Self { inodes: Some(inodes), ..Self::counted(bytes) }
+    }
+
+    /// A usage that the back end counts, in bytes alone.
+    #[must_use]
+    pub fn counted(bytes: u64) -> Self {
+        Self { bytes, inodes: None, exclusive: None, shared: None }
     }
 
     /// With the part that is the layer's alone.
     #[must_use]
     pub fn with_exclusive(mut self, bytes: u64) -> Self {
         self.exclusive = Some(bytes);
+        self
+    }
+
+    /// With the part that other layers hold too.
+    #[must_use]
+    pub fn with_shared(mut self, bytes: u64) -> Self {
+        self.shared = Some(bytes);
         self
     }
 }

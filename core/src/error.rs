@@ -3,6 +3,7 @@
 //! ```text
 //! Error ── kind: ErrorKind                   to match on; stable
 //!       ├─ message                           what went wrong, a lowercase fragment
+//!       ├─ reason                            why, and what to do about it, where somebody knows
 //!       ├─ driver, operation, layer, path    where; each may be absent
 //!       └─ source                            the cause, never repeated by Display
 //! ```
@@ -101,6 +102,7 @@ pub struct Error(Box<Inner>);
 struct Inner {
     kind: ErrorKind,
     message: String,
+    reason: Option<String>,
     driver: Option<String>,
     operation: Option<&'static str>,
     layer: Option<LayerId>,
@@ -114,6 +116,7 @@ impl Error {
         Self(Box::new(Inner {
             kind,
             message: message.into(),
+            reason: None,
             driver: None,
             operation: None,
             layer: None,
@@ -184,6 +187,16 @@ impl Error {
         self
     }
 
+    /// Says why, after the message, unless code nearer to the failure already did. `reason` gives None where nobody
+    /// knows.
+    #[must_use]
+    pub fn with_reason(mut self, reason: impl FnOnce() -> Option<String>) -> Self {
+        if self.0.reason.is_none() {
+            self.0.reason = reason();
+        }
+        self
+    }
+
     /// Names the driver, unless code nearer to the failure already did.
     #[must_use]
     pub fn with_driver(mut self, driver: &str) -> Self {
@@ -215,7 +228,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { message, driver, operation, layer, path, .. } = &*self.0;
+        let Inner { message, reason, driver, operation, layer, path, .. } = &*self.0;
         if let Some(driver) = driver {
             write!(f, "{driver}: ")?;
         }
@@ -228,7 +241,11 @@ impl fmt::Display for Error {
         if let Some(path) = path {
             write!(f, "{}: ", path.as_os_str().as_encoded_bytes().escape_ascii())?;
         }
-        f.write_str(message)
+        f.write_str(message)?;
+        match reason {
+            Some(reason) => write!(f, ": {reason}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -45,6 +45,10 @@ impl Driver for Plain {
         Ok(vec![("Key".into(), "value".into())])
     }
 
+    fn why_full(&self) -> Option<String> {
+        None
+    }
+
     fn create(&self, layer: &NewLayer<'_>) -> Result<()> {
         if layer.options.get("fail").is_some() {
             std::fs::create_dir(self.home.join(layer.id.as_str())).unwrap();

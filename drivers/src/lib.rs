@@ -9,6 +9,8 @@ use layerstack_core::registry::{Registration, Registry};
 /// The drivers that this crate was built with. They register themselves too; naming them here keeps linkers from
 /// dropping their crates.
 static LINKED: &[&Registration] = &[
+    #[cfg(feature = "btrfs")]
+    &layerstack_btrfs::REGISTRATION,
     #[cfg(feature = "devicemapper")]
     &layerstack_devicemapper::REGISTRATION,
     #[cfg(feature = "overlay2")]
@@ -36,6 +38,8 @@ mod tests {
     fn every_feature_is_a_driver_and_no_driver_comes_twice() {
         let names: Vec<_> = crate::registry().unwrap().iter().map(|driver| driver.name).collect();
         let expected: &[&str] = &[
+            #[cfg(feature = "btrfs")]
+            "btrfs",
             #[cfg(feature = "devicemapper")]
             "devicemapper",
             #[cfg(feature = "overlay2")]

@@ -13,6 +13,7 @@ mod process;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 mod workspace;
 
 /// The chores of the Layerstack workspace.
@@ -27,20 +28,31 @@ struct Cli {
 enum Command {
     Bench(bench::Args),
     Conformance(conformance::Args),
+    #[command(hide = true)]
+    ConformancePart(conformance::part::Args),
     Setup(setup::Args),
     Test(test::Args),
     Tidy(tidy::Args),
     Demo(demo::Args),
+    Vm(vm::Args),
+    #[command(hide = true)]
+    VmSession(vm::session::Args),
+    #[command(hide = true)]
+    VmGuest(vm::guest::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
         Command::Conformance(args) => conformance::run(&args),
+        Command::ConformancePart(args) => conformance::part::run(&args),
         Command::Setup(args) => setup::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Tidy(args) => tidy::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Vm(args) => vm::run(&args),
+        Command::VmSession(args) => vm::session::run(&args),
+        Command::VmGuest(args) => vm::guest::run(&args),
     };
     match done {
         Ok(code) => code,

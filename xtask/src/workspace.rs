@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::process;
 
@@ -16,6 +16,16 @@ pub(crate) fn root() -> PathBuf {
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     manifest.parent().map_or_else(|| PathBuf::from("."), Path::to_owned)
+}
+
+/// The folder for what is worth keeping between runs and between checkouts: `layerstack` in the user's cache
+/// (XDG Base Directory Specification). Not made yet.
+pub(crate) fn cache() -> Result<PathBuf> {
+    match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
+        (Some(cache), _) if !cache.is_empty() => Ok(PathBuf::from(cache).join("layerstack")),
+        (_, Some(home)) => Ok(PathBuf::from(home).join(".cache/layerstack")),
+        _ => bail!("neither XDG_CACHE_HOME nor HOME is set: there is no place to keep downloads"),
+    }
 }
 
 /// A cargo command in the workspace's folder.

@@ -1,15 +1,17 @@
 //! What `create` makes, and what it leaves alone.
 
+use std::io::Write;
 use std::path::Path;
 
-use layerstack_core::layers::{Config, LayerState};
+use layerstack_core::layers::{Config, LayerState, MountRequest};
 use layerstack_core::options::Options;
 use layerstack_core::{ErrorKind, LayerId};
 
-use crate::case::{Verdict, cases, check, check_eq, refused};
+use crate::case::{Stop, Verdict, cases, check, check_eq, refused, refused_as_one_of};
 use crate::files::{self, SAMPLE, write};
-use crate::scene::{Scene, edit, grow, id, must_be_clean, sealed, snapshot};
-use crate::snapshot::Kind;
+use crate::oracle;
+use crate::scene::{Scene, changes, edit, grow, id, must_be_clean, sealed, snapshot};
+use crate::snapshot::{Kind, Snapshot};
 use crate::subject::Subject;
 
 cases!("create.rs":
@@ -22,6 +24,7 @@ cases!("create.rs":
     an_id_that_exists_is_refused_also_with_a_bad_option,
     a_parent_that_does_not_exist_is_not_found,
     a_parent_that_is_not_sealed_is_refused,
+    a_live_layer_is_forked_as_it_is_at_that_moment,
     an_unknown_option_is_refused_with_the_known_ones,
     an_unknown_option_of_the_driver_is_refused_with_the_known_ones,
     a_layer_can_be_created_after_the_call_failed,
@@ -172,6 +175,52 @@ fn a_parent_that_is_not_sealed_is_refused(scene: &Scene) -> Verdict {
     refused(forked, ErrorKind::NotSealed)?;
     scene.must_have(&before)?;
     Ok(())
+}
+
+/// The capability to fork a live layer: a layer that is mounted and written to has children, each equal to it as it was
+/// when the child was created, and independent of it from then on; its changes are those against the live layer.
+fn a_live_layer_is_forked_as_it_is_at_that_moment(scene: &Scene) -> Verdict {
+    let layers = scene.open()?;
+    if let Some(reason) = layers.capabilities().fork_live.reason() {
+        return Err(Stop::not_offered(format!("no forks: {reason}")));
+    }
+    sealed(&*layers, "base", None, files::sample)?;
+    layers.create(&id("live"), Some(&id("base")), &Options::new())?;
+    let mount = layers.mount(&id("live"), &MountRequest::default())?;
+    let path = mount.target().join("log");
+    let mut log = std::fs::File::create(&path)?;
+    let mut forks = Vec::new();
+    for count in 0..5_u8 {
+        // Not flushed, by a file that stays open.
+        log.write_all(&[count; 5000])?;
+        let fork = format!("fork{count}");
+        layers.create(&id(&fork), Some(&id("live")), &Options::new())?;
+        forks.push((fork, Snapshot::read(mount.target())?));
+    }
+    write(&mount.target().join("later"), "x")?;
+    std::fs::remove_dir_all(mount.target().join("etc/init"))?;
+    for (fork, tree) in &forks {
+        snapshot(&*layers, fork)?.must_equal(tree, &format!("the layer {fork}"))?;
+    }
+    let live = Snapshot::read(mount.target())?;
+    edit(&*layers, "fork0", |root| write(&root.join("own"), "y"))?;
+    Snapshot::read(mount.target())?.must_equal(&live, "the live layer, a fork of which changed")?;
+    for (fork, _) in &forks {
+        let found = changes(&*layers, fork)?;
+        oracle::must_list(&found, &live, &snapshot(&*layers, fork)?)?;
+    }
+    drop(log);
+    refused_as_one_of(layers.remove(&id("live")), &[ErrorKind::HasChildren, ErrorKind::InUse])?;
+    mount.unmount()?;
+    refused(layers.remove(&id("live")), ErrorKind::HasChildren)?;
+    must_be_clean(&*layers)?;
+    layers.seal(&id("live"))?;
+    snapshot(&*layers, "live")?.must_equal(&live, "the layer that was live")?;
+    for (fork, _) in &forks {
+        layers.remove(&id(fork))?;
+    }
+    layers.remove(&id("live"))?;
+    must_be_clean(&*layers)
 }
 
 /// An option the driver does not know: `InvalidInput` naming the option and the known ones.

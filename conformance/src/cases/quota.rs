@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use crate::case::{Stop, Verdict, cases, check, check_eq, refused, refused_as_one_of};
 use crate::files::{self, write};
+use crate::kernel;
 use crate::scene::{Scene, edit, id, must_be_clean, sealed, snapshot};
 use crate::subject::Subject;
 use crate::tarball::{Item, Tarball};
@@ -21,6 +22,7 @@ cases!("quota.rs":
     a_limit_that_is_no_size_is_refused,
     a_mount_is_not_filled_beyond_the_limit,
     a_tar_is_not_applied_beyond_the_limit,
+    a_parent_over_the_limit_is_not_copied,
     the_limit_is_of_one_layer,
     the_parents_data_count_as_declared,
 );
@@ -91,8 +93,16 @@ fn a_limit_that_is_no_size_is_refused(scene: &Scene) -> Verdict {
     Ok(())
 }
 
-/// Writes until the kernel refuses, and says how much was taken and with which error it ended.
+/// Writes until the kernel refuses, and says how much was taken and with which error it ended. As the processes of
+/// containers do it, without `CAP_SYS_RESOURCE`, which on some file systems stands above quota.
 fn write_up_to(path: &Path, most: u64) -> Verdict<(u64, Option<i32>)> {
+    let before = kernel::give_up_resource()?;
+    let written = write_until_refused(path, most);
+    kernel::take_back(before)?;
+    written
+}
+
+fn write_until_refused(path: &Path, most: u64) -> Verdict<(u64, Option<i32>)> {
     let mut file = fs::File::create(path)?;
     let chunk: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(1 << 20).collect();
     let mut written = 0;
@@ -141,6 +151,21 @@ fn a_tar_is_not_applied_beyond_the_limit(scene: &Scene) -> Verdict {
         _ => ErrorKind::QuotaExceeded,
     };
     refused(layers.apply(&id("layer"), &mut &tar[..]), kind)?;
+    check!(!layers.contains(&id("layer"))?, "the layer is there");
+    scene.must_have(&before)
+}
+
+/// Out of quota: `QuotaExceeded`, with the layer absent, for a copy of a parent that holds more than the limit.
+fn a_parent_over_the_limit_is_not_copied(scene: &Scene) -> Verdict {
+    let layers = scene.open()?;
+    needs_quota(&*layers)?;
+    if layers.capabilities().quota_kind != Some(QuotaKind::Whole) {
+        return Err(Stop::not_offered("a parent's data do not count"));
+    }
+    sealed(&*layers, "base", None, |root| write_up_to(&root.join("data"), LIMIT * 3 / 2).map(drop))?;
+    let before = scene.names()?;
+    let created = layers.create(&id("layer"), Some(&id("base")), &sized(&LIMIT.to_string()));
+    refused(created, ErrorKind::QuotaExceeded)?;
     check!(!layers.contains(&id("layer"))?, "the layer is there");
     scene.must_have(&before)
 }

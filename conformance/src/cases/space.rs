@@ -15,6 +15,7 @@ use crate::files::{self, write};
 use crate::kernel;
 use crate::scene::{Scene, grow, id, import, must_be_clean, sealed, snapshot};
 use crate::snapshot::{Kind, hash_of};
+use crate::subject::Subject;
 use crate::tarball::{Item, Tarball};
 
 cases!("space.rs":
@@ -65,7 +66,7 @@ fn fill(scene: &Scene, left: u64) -> Verdict<std::path::PathBuf> {
     Ok(path)
 }
 
-fn must_be_usable(layers: &dyn crate::subject::Subject) -> Verdict {
+fn must_be_usable(layers: &dyn Subject) -> Verdict {
     import(layers, "small", Some("base"), &Tarball::of([Item::file("small", "fits")]))?;
     check!(snapshot(layers, "small")?.get("small").is_some(), "a small layer is not whole");
     layers.remove(&id("small"))?;
@@ -101,7 +102,8 @@ fn an_apply_that_does_not_fit_leaves_nothing(scene: &Scene) -> Verdict {
     })
 }
 
-/// Out of inodes is out of space: `NoSpace`, with the layer absent, the store usable.
+/// Out of inodes is out of space: `NoSpace`, with the layer absent, the store usable. Where files take the room that the
+/// file system keeps for metadata, so that `df` shows neither, the error says what is full.
 fn more_files_than_fit_leave_nothing(scene: &Scene) -> Verdict {
     scene.on_small_store(|scene| {
         let layers = scene.open()?;
@@ -111,7 +113,10 @@ fn more_files_than_fit_leave_nothing(scene: &Scene) -> Verdict {
         let mount = layers.mount(&id("base"), &MountRequest::default())?;
         let inodes = rustix::fs::statvfs(mount.target())?.f_ffree;
         mount.unmount()?;
-        if !(1..100_000).contains(&inodes) {
+        if inodes == 0 {
+            return more_metadata_than_fit(scene, &*layers, &before);
+        }
+        if inodes > 100_000 {
             let reason = format!("a layer on the small store has room for {inodes} files");
             let own = layers.capabilities().quota_kind == Some(QuotaKind::FileSystem);
             return Err(if own { Stop::not_offered(reason) } else { Stop::not_run(reason) });
@@ -122,6 +127,39 @@ fn more_files_than_fit_leave_nothing(scene: &Scene) -> Verdict {
         scene.must_have(&before)?;
         must_be_usable(&*layers)
     })
+}
+
+/// On a file system that gives inodes no fixed number, and has room for data when it has none for files.
+fn more_metadata_than_fit(scene: &Scene, layers: &dyn Subject, before: &[String]) -> Verdict {
+    // So small that they lie beside their metadata.
+    let file = |count: u64| (format!("{count:0>100}"), vec![b'x'; 1500]);
+    let most = too_much(scene)? << 10;
+    let full = (0..most).find_map(|count| {
+        let (name, content) = file(count);
+        fs::write(scene.work().join(name), content).err()
+    });
+    let errno = full.as_ref().and_then(std::io::Error::raw_os_error);
+    check_eq!(errno, Some(Errno::NOSPC.raw_os_error()), "the end of making files");
+    let free = kernel::free_bytes(&scene.work())?;
+    let tar = Tarball::of((0..5000).map(|count| {
+        let (name, content) = file(count);
+        Item::file(name, content)
+    }));
+    let error = refused(import(layers, "many", Some("base"), &tar), ErrorKind::NoSpace)?;
+    check!(!layers.contains(&id("many"))?, "the layer is there");
+    if free > 8 << 20 {
+        let says = error.to_string();
+        check!(
+            says.contains("metadata"),
+            "{free} bytes are free, and the error does not say what is full: {says}"
+        );
+    }
+    for entry in fs::read_dir(scene.work())? {
+        fs::remove_file(entry?.path())?;
+    }
+    layerstack_core::fs::sync_file_system(&scene.work())?;
+    scene.must_have(before)?;
+    must_be_usable(layers)
 }
 
 /// Out of space: `NoSpace`, with the layer absent (create); a driver that needs no space for it may do it.
@@ -212,7 +250,10 @@ fn a_full_store_can_be_opened_read_and_cleared(scene: &Scene) -> Verdict {
         grow(&*layers, "top", Some("base"), |root| write(&root.join("etc/passwd"), "changed"))?;
         let wanted = snapshot(&*layers, "top")?;
         drop(layers);
-        fill(scene, 0)?;
+        let filler = fill(scene, 0)?;
+        if rustix::fs::statvfs(scene.work())?.f_files == 0 {
+            make_room_for_a_mount(scene, &filler)?;
+        }
         let layers = scene.open()?;
         snapshot(&*layers, "top")?.must_equal(&wanted, "the layer on a full store")?;
         let changes = crate::scene::changes(&*layers, "top")?;
@@ -222,6 +263,14 @@ fn a_full_store_can_be_opened_read_and_cleared(scene: &Scene) -> Verdict {
         check_eq!(layers.list()?, [], "the layers left");
         must_be_clean(&*layers)
     })
+}
+
+/// Reading takes a mount, and a mount takes a note. Where metadata has no room of its own (`f_files` is 0: btrfs), and
+/// nothing is kept back for root, that note is the one thing that does not fit.
+fn make_room_for_a_mount(scene: &Scene, filler: &Path) -> Verdict {
+    let file = fs::OpenOptions::new().write(true).open(filler)?;
+    file.set_len(file.metadata()?.len().saturating_sub(256 << 10))?;
+    Ok(layerstack_core::fs::sync_file_system(&scene.work())?)
 }
 
 /// Removing a layer frees what it had alone.

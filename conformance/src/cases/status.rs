@@ -84,12 +84,9 @@ fn usage_follows_what_is_written(scene: &Scene) -> Verdict {
         (SIZE..SIZE * 2).contains(&grown),
         "{SIZE} bytes and 50 small files made the layer grow by {grown}"
     );
-    check!(
-        after.inodes >= before.inodes + 51,
-        "51 files made the inodes grow from {} to {}",
-        before.inodes,
-        after.inodes
-    );
+    if let (Some(before), Some(after)) = (before.inodes, after.inodes) {
+        check!(after >= before + 51, "51 files made the inodes grow from {before} to {after}");
+    }
     edit(&*layers, "layer", |root| Ok(fs::remove_file(root.join("large"))?))?;
     let less = measure()?;
     check!(
@@ -141,7 +138,8 @@ fn a_check_of_a_whole_root_finds_nothing(scene: &Scene) -> Verdict {
 fn a_check_finds_a_layer_whose_storage_is_gone(scene: &Scene) -> Verdict {
     let layers = scene.open()?;
     sealed(&*layers, "base", None, files::sample)?;
-    sealed(&*layers, "lost", None, files::sample)?;
+    // Writable: what is in a sealed layer cannot be taken away everywhere.
+    grow(&*layers, "lost", None, files::sample)?;
     let home = layers.home().to_owned();
     let pieces: Vec<_> = layers
         .inspect(&id("lost"))?

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::records::{Guard, Pending};
 use super::{Layer, LayerState, Layers, writeback};
 use crate::apply::{Applied, ApplyRequest};
+use crate::capability::QuotaKind;
 use crate::driver::NewLayer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::LayerId;
@@ -178,7 +179,15 @@ impl Layers {
         };
         let apply =
             |tar: &mut dyn Read| crate::apply::apply(tree.root(), target.form, &mut parent, tar, request);
-        let mut applied = if flush { writeback::while_filling(tree.root(), tar, apply) } else { apply(tar) };
+        let fill = || if flush { writeback::while_filling(tree.root(), tar, apply) } else { apply(tar) };
+        let mut applied = match self.driver.capabilities().quota_kind {
+            Some(QuotaKind::Added | QuotaKind::Whole) => {
+                let home = self.root.join(self.registration.name);
+                crate::quota::within_limit(tree.root(), &home, fill)
+            }
+            // A file system of its own is full for everybody.
+            Some(QuotaKind::FileSystem) | None => fill(),
+        };
         // What finds no room only when it is written back is lost without a word by an unmount.
         if applied.is_ok()
             && target.plan.is_on_device()
@@ -202,6 +211,8 @@ impl Layers {
         match work(&pending.layer) {
             Ok(done) => Ok((pending, done)),
             Err(error) => {
+                // Before what fills the store goes.
+                let error = self.explain(error);
                 // What cannot be removed now stays pending and is removed when the root is next opened.
                 if let Err(left) = self.discard(&pending) {
                     tracing::warn!(layer = %pending.layer.id, error = ?left, "a failed layer could not be removed yet");

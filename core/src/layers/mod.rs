@@ -32,7 +32,7 @@ pub use status::Status;
 
 use crate::capability::Capabilities;
 use crate::driver::{Driver, Usage};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::LayerId;
 use crate::mount::{Access, MountPlan};
 use crate::registry::{OpenRequest, Registration, Registry};
@@ -205,7 +205,15 @@ impl Layers {
     }
 
     fn context(&self, error: Error, operation: &'static str, id: &LayerId) -> Error {
-        error.with_operation(operation).with_layer(id).with_driver(self.driver_name())
+        self.explain(error).with_operation(operation).with_layer(id).with_driver(self.driver_name())
+    }
+
+    /// Where there was no space, says why if the driver knows.
+    fn explain(&self, error: Error) -> Error {
+        match error.kind() {
+            ErrorKind::NoSpace => error.with_reason(|| self.driver.why_full()),
+            _ => error,
+        }
     }
 }
 

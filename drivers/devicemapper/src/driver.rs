@@ -218,6 +218,10 @@ impl Driver for Devicemapper {
         status::pairs(&self.layout, &self.pool, &self.base, &self.settings)
     }
 
+    fn why_full(&self) -> Option<String> {
+        self.pool.status().ok().and_then(|status| self.pool.lack(&status).ok()?)
+    }
+
     fn create(&self, layer: &NewLayer<'_>) -> Result<()> {
         let id = layer.id;
         let origin = self.origin(layer.parent)?;

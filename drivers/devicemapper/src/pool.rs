@@ -281,7 +281,10 @@ impl Pool {
     }
 
     /// What there is too little of.
-    fn lack(&self, status: &PoolStatus) -> Result<Option<String>> {
+    ///
+    /// # Errors
+    /// Where what the pool lies on cannot be asked.
+    pub(crate) fn lack(&self, status: &PoolStatus) -> Result<Option<String>> {
         if status.is_full || status.is_read_only {
             return Ok(Some(format!("the pool {} is full", self.name)));
         }

@@ -132,6 +132,11 @@ impl Driver for Overlay2 {
         .to_vec())
     }
 
+    fn why_full(&self) -> Option<String> {
+        // What is full shows in `df`.
+        None
+    }
+
     fn create(&self, layer: &NewLayer<'_>) -> Result<()> {
         let limit = match layer.options.size("size")?.or(self.settings.size) {
             // As with Docker, no limit.

@@ -146,7 +146,7 @@ fn the_layout_is_dockers_and_removal_leaves_nothing() {
             [(String::new(), Scope::Entry), ("file".into(), Scope::Entry)]
         );
         let usage = driver.usage(&id("top")).unwrap();
-        assert_eq!(usage.inodes, 2);
+        assert_eq!(usage.inodes, Some(2));
         let pieces = driver.inspect(&id("top")).unwrap();
         let path = |path: &str| home.join(path).display().to_string();
         assert_eq!(pieces["LowerDir"], format!("{}:{}", path("middle/diff"), path("base/diff")));

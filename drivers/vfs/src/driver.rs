@@ -8,7 +8,7 @@ use layerstack_core::driver::{ApplyTarget, Candidates, Driver, FoundLayer, Layer
 use layerstack_core::fs::{FileSystemType, copy_tree, sync_file_system, tree_usage};
 use layerstack_core::mount::{Access, MountPlan};
 use layerstack_core::options::Options;
-use layerstack_core::quota::{Limits, ProjectQuota};
+use layerstack_core::quota::{Limits, ProjectQuota, within_limit};
 use layerstack_core::registry::OpenRequest;
 use layerstack_core::{Error, ErrorKind, LayerId, Result, kill_point};
 use rustix::fs::Mode;
@@ -112,6 +112,11 @@ impl Driver for Vfs {
         ])
     }
 
+    fn why_full(&self) -> Option<String> {
+        // What is full shows in `df`.
+        None
+    }
+
     fn create(&self, layer: &NewLayer<'_>) -> Result<()> {
         let id = layer.id;
         let limit = self.limit(layer.options)?;
@@ -125,7 +130,12 @@ impl Driver for Vfs {
             let parent = self.layout.open_tree(parent)?;
             let note = |error| Error::from_io(error, "note the time of the copy");
             let marker = Marker::begin(self.layout.windows(), id).map_err(|errno| note(errno.into()))?;
-            copy_tree(&parent, &tree, &path, self.settings.reflink)?;
+            let copy = || copy_tree(&parent, &tree, &path, self.settings.reflink);
+            if limit.is_some() {
+                within_limit(&tree, self.home(), copy)?;
+            } else {
+                copy()?;
+            }
             marker.end().map_err(note)?;
         } else {
             rustix::fs::fchmod(&tree, Mode::from_raw_mode(0o755))

@@ -98,7 +98,7 @@ fn exercise(place: &Path) -> Box<dyn Driver> {
     let plan = driver.mount_plan(&id("top"), Access::ReadOnly).unwrap();
     assert!(plan.is_bind() && plan.source == top && plan.target == home.join("mnt/top"));
     assert!(home.join("mnt").is_dir() && !plan.target.exists(), "core makes the directory itself");
-    assert_eq!(driver.usage(&id("top")).unwrap().inodes, 3);
+    assert_eq!(driver.usage(&id("top")).unwrap().inodes, Some(3));
     assert_eq!(driver.inspect(&id("top")).unwrap()["Dir"], top.display().to_string());
     assert_eq!(driver.list().unwrap(), [id("base"), id("top")]);
     for layer in ["top", "base", "base"] {

@@ -253,9 +253,16 @@ impl ContainersStorage {
 
 /// The command of containers/storage, on its overlay driver.
 pub(crate) fn containers_storage(command: &str, graph: &Path, run: &Path) -> Command {
+    let mut storage = containers_storage_on("overlay", command, graph, run);
+    storage.args(["--storage-opt", "overlay.mountopt=nodev"]);
+    storage
+}
+
+/// The command of containers/storage, on any of its drivers.
+pub(crate) fn containers_storage_on(driver: &str, command: &str, graph: &Path, run: &Path) -> Command {
     let mut storage = Command::new("containers-storage");
     storage.arg(command).arg("--graph").arg(graph).arg("--run").arg(run);
-    storage.args(["--storage-driver", "overlay", "--storage-opt", "overlay.mountopt=nodev"]);
+    storage.args(["--storage-driver", driver]);
     storage
 }
 

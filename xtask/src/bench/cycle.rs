@@ -11,8 +11,9 @@ use anyhow::{Context as _, Result};
 use super::Bench;
 use super::contestant::containers_storage;
 use super::contestant::daemons::Containerd;
-use super::libraries::{Libraries, NAMES};
+use super::libraries::{Libraries, NAMES, Peers};
 use super::report::{Report, Table};
+use super::store::Store;
 use crate::process;
 
 /// Layers in a loop of the runner.
@@ -47,30 +48,36 @@ const NOTES: [&str; 2] = [
 
 /// Adds the tables.
 pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
-    loops(bench, report)?;
+    loops(bench, &bench.store, "overlay2", &Libraries::build(Peers::Overlay), report)?;
     processes(bench, report)
 }
 
-fn loops(bench: &Bench, report: &mut Report) -> Result<()> {
-    let libraries = Libraries::build();
+/// Adds the tables of the loops, of a driver and of the peers' drivers for the same file system.
+pub(super) fn loops(
+    bench: &Bench,
+    store: &Store,
+    driver: &str,
+    libraries: &Result<Libraries>,
+    report: &mut Report,
+) -> Result<()> {
     for threads in ["1", "8"] {
         let mut ours: Vec<Cycle> = Vec::new();
-        let mut peers: [Result<Vec<Cycle>, String>; NAMES.len()] = match &libraries {
+        let mut peers: [Result<Vec<Cycle>, String>; NAMES.len()] = match libraries {
             Ok(_) => std::array::from_fn(|_| Ok(Vec::new())),
             Err(error) => std::array::from_fn(|_| Err(format!("{error:#}"))),
         };
         for round in 0..bench.rounds {
-            eprintln!("life cycle, {threads} at once, round {} of {}", round + 1, bench.rounds);
-            let root = bench.store.directory("cycle")?;
-            bench.store.settle()?;
+            eprintln!("{driver}, life cycle, {threads} at once, round {} of {}", round + 1, bench.rounds);
+            let root = store.directory("cycle")?;
+            store.settle()?;
             let root = root.display().to_string();
-            ours.push(bench.runner(&["cycle", &root, "overlay2", COUNT, threads])?);
-            let Ok(libraries) = &libraries else { continue };
+            ours.push(bench.runner(&["cycle", &root, driver, COUNT, threads])?);
+            let Ok(libraries) = libraries else { continue };
             for (number, (name, cycles)) in NAMES.into_iter().zip(&mut peers).enumerate() {
                 let Ok(all) = cycles else { continue };
                 // A directory of its own: containers/storage leaves its own mounted.
-                let root = bench.store.directory(&format!("cycle-{threads}-{round}-{number}"))?;
-                bench.store.settle()?;
+                let root = store.directory(&format!("cycle-{threads}-{round}-{number}"))?;
+                store.settle()?;
                 match libraries.cycle(name, &root, COUNT, threads) {
                     Ok(cycle) => all.push(cycle),
                     Err(error) => *cycles = Err(format!("{error:#}")),
@@ -79,7 +86,7 @@ fn loops(bench: &Bench, report: &mut Report) -> Result<()> {
         }
         let remark = if threads == "1" { "in one process, median" } else { "in one process, mean" };
         for (operation, value) in OPERATIONS {
-            let title = format!("overlay2: {operation} a layer, {threads} at once, microseconds");
+            let title = format!("{driver}: {operation} a layer, {threads} at once, microseconds");
             let mut table = Table::new(title);
             table.measured("layerstack", &ours.iter().map(value).collect::<Vec<_>>(), remark);
             for (name, cycles) in NAMES.into_iter().zip(&peers) {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use super::debian;
+use crate::workspace;
 
 /// Changes with what the sets are, so that older ones are made anew.
 const VERSION: &str = "bench-1";
@@ -30,12 +31,7 @@ pub(crate) struct Set {
 
 impl Directory {
     pub(crate) fn open() -> Result<Self> {
-        let cache = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
-            (Some(cache), _) if !cache.is_empty() => PathBuf::from(cache),
-            (_, Some(home)) => PathBuf::from(home).join(".cache"),
-            _ => bail!("neither XDG_CACHE_HOME nor HOME is set; the data sets need a place"),
-        };
-        let path = cache.join("layerstack").join(VERSION);
+        let path = workspace::cache()?.join(VERSION);
         fs::create_dir_all(&path).with_context(|| format!("failed to make {}", path.display()))?;
         Ok(Self(path))
     }

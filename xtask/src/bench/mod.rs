@@ -3,11 +3,12 @@
 //! | module | subject |
 //! |---|---|
 //! | `data`, `debian` | the inputs: layer tars, made once and kept in the user's cache |
-//! | `store` | the file system that everything works on: ext4 in a file in memory |
+//! | `store` | the file systems that everything works on, in files in memory |
 //! | `contestant` | Layerstack and its peers as programs that unpack layers |
 //! | `libraries` | the peers as libraries, for what is too short to be timed as a process |
 //! | `oci` | the inputs as an image, for the peers that want one |
 //! | `apply`, `cycle`, `deep`, `open`, `changes` | what is measured |
+//! | `btrfs` | the same for the driver btrfs, on a store of its own |
 //! | `report` | medians, ratios, tables |
 //! | `runner` | Layerstack, as a program of its own that is built with the release profile |
 //!
@@ -24,6 +25,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::{process, workspace};
 
 mod apply;
+mod btrfs;
 mod changes;
 mod contestant;
 mod cycle;
@@ -37,7 +39,7 @@ mod report;
 mod store;
 
 use report::Report;
-use store::Store;
+use store::{FileSystem, Store};
 
 /// Measure Layerstack against its peers and against bare system calls.
 #[derive(Debug, clap::Args)]
@@ -69,6 +71,8 @@ enum Part {
     Open,
     /// Finding 10 changes among 100,000 files.
     Changes,
+    /// The life of a layer and finding changes on the driver btrfs, which needs libbtrfsutil; not a part by default.
+    Btrfs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -103,9 +107,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     end_on_signals()?;
     let bench = Bench {
         rounds: args.rounds,
-        runner: build_runner()?,
+        runner: build_runner(args.parts.contains(&Part::Btrfs))?,
         data: data::Directory::open()?,
-        store: Store::new()?,
+        store: Store::new(FileSystem::Ext4)?,
     };
     let mut report = Report::default();
     for part in &args.parts {
@@ -115,6 +119,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             Part::Deep => deep::run(&bench, &mut report)?,
             Part::Open => open::run(&bench, &mut report)?,
             Part::Changes => changes::run(&bench, &mut report)?,
+            Part::Btrfs => btrfs::run(&bench, &mut report)?,
         }
     }
     report.machine = report::machine();
@@ -150,10 +155,11 @@ fn end_on_signals() -> Result<()> {
 }
 
 /// Builds Layerstack's part with the release profile; gives the program.
-fn build_runner() -> Result<PathBuf> {
+fn build_runner(with_btrfs: bool) -> Result<PathBuf> {
     const NAME: &str = "layerstack-bench";
     let mut build = workspace::cargo();
-    build.args(["build", "--quiet", "--release", "--package", "xtask", "--features", "bench-runner"]);
+    let features = if with_btrfs { "bench-runner,bench-runner-btrfs" } else { "bench-runner" };
+    build.args(["build", "--quiet", "--release", "--package", "xtask", "--features", features]);
     process::run(build.args(["--bin", NAME]))?;
     Ok(workspace::Metadata::load()?.target_directory.join("release").join(NAME))
 }

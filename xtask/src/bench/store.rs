@@ -1,4 +1,4 @@
-//! The file system that everything works on: ext4 in a file in memory, so that no disk has a say.
+//! The file system that everything works on: in a file in memory, so that no disk has a say.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,15 @@ const SIZE: u64 = 8 << 30;
 /// Data set B has 101,000 files, and several contestants have it at once.
 const INODES: u32 = 1_500_000;
 
+/// A kind of file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FileSystem {
+    /// For all but the drivers that bring their own.
+    Ext4,
+    /// For the driver of the same name.
+    Btrfs,
+}
+
 /// The mounted file system; taken away when dropped.
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -21,7 +30,7 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    pub(crate) fn new() -> Result<Self> {
+    pub(crate) fn new(kind: FileSystem) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("layerstack-bench-")
             .tempdir()
@@ -33,11 +42,21 @@ impl Store {
         process::output(memory.arg(store.directory.path()))?;
         let image = store.directory.path().join("image");
         File::create(&image)?.set_len(SIZE)?;
-        // Without the work that ext4 would otherwise do in the background while we measure.
-        let lazy = "lazy_itable_init=0,lazy_journal_init=0";
-        let mut make = Command::new("mkfs.ext4");
-        make.args(["-q", "-F", "-E", lazy, "-N", &INODES.to_string()]).arg(&image);
-        process::output(&mut make)?;
+        let mut make = match kind {
+            FileSystem::Ext4 => {
+                // Without the work that ext4 would otherwise do in the background while we measure.
+                let lazy = "lazy_itable_init=0,lazy_journal_init=0";
+                let mut make = Command::new("mkfs.ext4");
+                make.args(["-q", "-F", "-E", lazy, "-N", &INODES.to_string()]);
+                make
+            }
+            FileSystem::Btrfs => {
+                let mut make = Command::new("mkfs.btrfs");
+                make.arg("-q");
+                make
+            }
+        };
+        process::output(make.arg(&image))?;
         fs::create_dir(store.path())?;
         process::output(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(store.path()))?;
         Ok(store)

@@ -16,26 +16,30 @@ pub(crate) struct Suite {
     pub(crate) program: PathBuf,
 }
 
-/// Builds the suite of a driver; cargo's own words go to standard error.
+/// Builds the suite of a driver.
 pub(crate) fn suite(driver: &str) -> Result<Suite> {
-    let package = format!("layerstack-{driver}");
+    let program = test(&format!("layerstack-{driver}"), "conformance")?;
+    Ok(Suite { driver: driver.to_owned(), program })
+}
+
+/// Builds a test of a package and gives its program; cargo's own words go to standard error.
+pub(crate) fn test(package: &str, name: &str) -> Result<PathBuf> {
     let mut command = workspace::cargo();
     command
-        .args(["test", "--package", &package, "--test", "conformance", "--no-run"])
+        .args(["test", "--package", package, "--test", name, "--no-run"])
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit());
     let line = process::line(&command);
     let output = command.output().with_context(|| format!("failed to start {line}"))?;
     anyhow::ensure!(output.status.success(), "{line} ended with {}", output.status);
-    let program = executable(&String::from_utf8_lossy(&output.stdout))
-        .with_context(|| format!("{line} built no program: has {package} no tests/conformance.rs?"))?;
-    Ok(Suite { driver: driver.to_owned(), program })
+    executable(&String::from_utf8_lossy(&output.stdout), name)
+        .with_context(|| format!("{line} built no program: has {package} no tests/{name}.rs?"))
 }
 
-/// The program that the messages of cargo name, a JSON object a line.
-fn executable(messages: &str) -> Option<PathBuf> {
+/// The program of a test that the messages of cargo name, a JSON object a line.
+fn executable(messages: &str, name: &str) -> Option<PathBuf> {
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let built = messages.filter(|message| message["target"]["name"] == "conformance");
+    let built = messages.filter(|message| message["target"]["name"] == name);
     built.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back()
 }
 
@@ -57,7 +61,7 @@ mod tests {
 not json
 {"reason":"compiler-artifact","target":{"name":"conformance"},"executable":"/x/conformance-1"}
 {"reason":"build-finished","success":true}"#;
-        assert_eq!(executable(messages), Some(PathBuf::from("/x/conformance-1")));
-        assert_eq!(executable("{}"), None);
+        assert_eq!(executable(messages, "conformance"), Some(PathBuf::from("/x/conformance-1")));
+        assert_eq!(executable("{}", "conformance"), None);
     }
 }

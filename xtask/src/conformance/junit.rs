@@ -11,8 +11,9 @@ pub(crate) fn document(records: &[Record]) -> String {
         let count = |outcome| suite.iter().filter(|record| record.outcome == outcome).count();
         let _ = writeln!(
             text,
-            "  <testsuite name=\"{}\" tests=\"{}\" failures=\"{}\" skipped=\"{}\" time=\"{:.3}\">",
+            "  <testsuite name=\"{}\" hostname=\"{}\" tests=\"{}\" failures=\"{}\" skipped=\"{}\" time=\"{:.3}\">",
             escaped(&format!("{}.{}", suite[0].driver, suite[0].group)),
+            escaped(&suite[0].on),
             suite.len(),
             count(Outcome::Failed),
             count(Outcome::NotRun) + count(Outcome::NotOffered),
@@ -75,9 +76,10 @@ mod tests {
             outcome: Outcome::Failed,
             reason: Some("\"x\" & \u{1}y".to_owned()),
             seconds: 0.25,
+            on: "uml, kernel 6.1".to_owned(),
         };
         let text = document(&[record]);
         assert!(text.contains("<failure message=\"a &lt; b\">&quot;x&quot; &amp; y</failure>"), "{text}");
-        assert!(text.contains("tests=\"1\" failures=\"1\" skipped=\"0\" time=\"0.250\""), "{text}");
+        assert!(text.contains("name=\"d.g\" hostname=\"uml, kernel 6.1\" tests=\"1\" failures=\"1\" skipped=\"0\" time=\"0.250\""), "{text}");
     }
 }

@@ -4,15 +4,28 @@ use std::fmt::Write as _;
 
 use super::outcome::{Outcome, Record};
 
+/// What stands above a column.
+#[derive(Debug)]
+pub(crate) struct Column {
+    /// The driver's name.
+    pub(crate) driver: String,
+    /// Where its suite ran.
+    pub(crate) place: String,
+}
+
 /// The matrix as text, with the reasons below it.
-pub(crate) fn text(drivers: &[String], records: &[Record]) -> String {
+pub(crate) fn text(columns: &[Column], records: &[Record]) -> String {
+    let drivers: Vec<&str> = columns.iter().map(|column| column.driver.as_str()).collect();
     let mut groups: Vec<&str> = Vec::new();
     for record in records {
         if !groups.contains(&record.group.as_str()) {
             groups.push(&record.group);
         }
     }
-    let mut rows = vec![row("group", drivers.iter().cloned())];
+    let mut rows = vec![
+        row("group", drivers.iter().map(|&driver| driver.to_owned())),
+        row("on", columns.iter().map(|column| column.place.clone())),
+    ];
     for group in groups {
         rows.push(row(group, drivers.iter().map(|driver| cell(records, driver, Some(group)))));
     }
@@ -89,6 +102,7 @@ mod tests {
             outcome,
             reason: reason.map(str::to_owned),
             seconds: 0.0,
+            on: String::new(),
         };
         let records = [
             record("a", "create", "x", Outcome::Passed, None),
@@ -97,9 +111,12 @@ mod tests {
             record("b", "quota", "z", Outcome::NotRun, Some("no store")),
             record("b", "quota", "w", Outcome::NotRun, Some("no store")),
         ];
-        let text = text(&["a".to_owned(), "b".to_owned()], &records);
+        let column =
+            |driver: &str, place: &str| Column { driver: driver.to_owned(), place: place.to_owned() };
+        let text = text(&[column("a", "host, kernel 6.18"), column("b", "uml, kernel 6.1")], &records);
         let wanted = "\
 group   a                   b
+on      host, kernel 6.18   uml, kernel 6.1
 create  1 passed, 1 failed  1 passed
 quota   -                   2 not run
 total   1 passed, 1 failed  1 passed, 2 not run

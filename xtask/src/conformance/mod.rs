@@ -1,32 +1,32 @@
 //! `cargo xtask conformance`: the suite on scratch file systems, and a matrix of what came out.
 
-use std::ffi::OsString;
-use std::os::unix::process::CommandExt as _;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
-use crate::process;
+use crate::vm;
 use crate::workspace::Metadata;
 
 mod build;
 mod junit;
 mod matrix;
 mod outcome;
-mod run;
+pub(crate) mod part;
+mod place;
 mod store;
 
+pub(crate) use build::test as built_test;
+use matrix::Column;
 use outcome::{Outcome, Record};
+use place::On;
 use store::FileSystem;
-
-/// Set in the environment of the process that has its own table of mounts.
-const INSIDE: &str = "LAYERSTACK_XTASK_OWN_MOUNTS";
 
 /// Holds drivers to the contract.
 ///
 /// Makes scratch file systems on loop devices, in a table of mounts of its own, so that nothing is left of them even
 /// if this program is killed; builds the suite with just the driver's crate; runs it; and prints for each driver
-/// and group what passed, what failed, and what did not run and why.
+/// and group what passed, what failed, and what did not run and why. Where this host's kernel lacks what a driver needs,
+/// or who calls is not root, the suite runs in a guest kernel, as by `cargo xtask vm`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// A driver to test; can be given several times.
@@ -47,9 +47,14 @@ pub(crate) struct Args {
     /// List the cases and run none.
     #[arg(long)]
     list: bool,
-    /// The file system that the layers are kept on.
-    #[arg(long, value_enum, default_value_t = FileSystem::Ext4)]
-    store_fs: FileSystem,
+    /// The file system that the layers are kept on; by default the one that suits the driver.
+    #[arg(long, value_enum)]
+    store_fs: Option<FileSystem>,
+    /// Where to run; without it on this host if it has what the driver needs, else in a guest.
+    #[arg(long, value_enum)]
+    on: Option<On>,
+    #[command(flatten)]
+    guest: vm::Options,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -71,16 +76,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    if std::env::var_os(INSIDE).is_none() {
-        return Err(enter_own_mounts());
+    let (mut columns, mut records) = (Vec::new(), Vec::new());
+    for driver in drivers {
+        let ran = place::run(&build::suite(&driver)?, args)?;
+        columns.push(Column { driver, place: ran.place });
+        records.extend(ran.records);
     }
-    let mut records = Vec::new();
-    for driver in &drivers {
-        let suite = build::suite(driver)?;
-        let store = store::Store::new(args.store_fs)?;
-        records.extend(run::suite(&suite, &store, args)?);
-    }
-    report(args, &drivers, &records)
+    report(args, &columns, &records)
 }
 
 /// The drivers asked for, each of which the workspace has.
@@ -98,28 +100,8 @@ fn selected(args: &Args) -> Result<Vec<String>> {
     Ok(chosen)
 }
 
-/// Becomes this program again, in a table of mounts that goes with the last process in it.
-fn enter_own_mounts() -> anyhow::Error {
-    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let typed = words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
-    if !process::is_root() {
-        return anyhow::anyhow!(
-            "the suite mounts file systems, which takes root; run: sudo env \"PATH=$PATH\" \"HOME=$HOME\" cargo xtask {typed}"
-        );
-    }
-    let program = match std::env::current_exe().context("failed to find this program's own file") {
-        Ok(program) => program,
-        Err(error) => return error,
-    };
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "--"]).arg(program).args(words).env(INSIDE, "1");
-    let line = process::line(&command);
-    // Comes back only where it failed.
-    anyhow::Error::new(command.exec()).context(format!("failed to start {line}"))
-}
-
-fn report(args: &Args, drivers: &[String], records: &[Record]) -> Result<ExitCode> {
-    let matrix = matrix::text(drivers, records);
+fn report(args: &Args, columns: &[Column], records: &[Record]) -> Result<ExitCode> {
+    let matrix = matrix::text(columns, records);
     match args.format {
         Format::Pretty => print!("\n{matrix}"),
         Format::Json => {

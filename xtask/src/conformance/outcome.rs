@@ -48,6 +48,42 @@ pub(crate) struct Record {
     pub(crate) reason: Option<String>,
     /// How long it took.
     pub(crate) seconds: f64,
+    /// Where it ran: on the host or in what guest, and on which kernel.
+    #[serde(default)]
+    pub(crate) on: String,
+}
+
+impl Record {
+    /// A case that could not be run at all.
+    pub(crate) fn not_run(driver: &str, name: &str, reason: &str) -> Self {
+        Self::without_end(driver, name, Outcome::NotRun, reason)
+    }
+
+    /// A case of which the suite itself told nothing.
+    fn without_end(driver: &str, name: &str, outcome: Outcome, reason: &str) -> Self {
+        let (group, case) = name.split_once("::").unwrap_or(("", name));
+        Self {
+            driver: driver.to_owned(),
+            group: group.to_owned(),
+            case: case.to_owned(),
+            clause: String::new(),
+            outcome,
+            reason: Some(reason.to_owned()),
+            seconds: 0.0,
+            on: String::new(),
+        }
+    }
+}
+
+/// What came out of one driver's suite on one kernel.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Report {
+    /// The kernel's release.
+    pub(crate) kernel: String,
+    /// Why nothing ran, where the driver cannot work on this kernel and was to be left alone then.
+    pub(crate) unavailable: Option<String>,
+    /// The cases, in the order of the suite.
+    pub(crate) records: Vec<Record>,
 }
 
 /// The records of a report, and one more, as failed, for each case that should have ended and is not in it.
@@ -59,15 +95,8 @@ pub(crate) fn complete(driver: &str, cases: &[String], report: &str) -> Result<V
     for name in cases {
         let (group, case) = name.split_once("::").unwrap_or(("", name));
         if !records.iter().any(|record| record.group == group && record.case == case) {
-            records.push(Record {
-                driver: driver.to_owned(),
-                group: group.to_owned(),
-                case: case.to_owned(),
-                clause: String::new(),
-                outcome: Outcome::Failed,
-                reason: Some("the suite ended before this case did".to_owned()),
-                seconds: 0.0,
-            });
+            let reason = "the suite ended before this case did";
+            records.push(Record::without_end(driver, name, Outcome::Failed, reason));
         }
     }
     // As the suite has them, not as they happened to end.

@@ -11,13 +11,15 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::process;
-use crate::workspace::Metadata;
 
 /// Room for layers, in bytes. The file is sparse.
 const SIZE: u64 = 8 << 30;
 
 /// What the cases that fill a store fill, in bytes.
 const SMALL: u64 = 64 << 20;
+
+/// The same on btrfs, which does not come as small.
+const SMALL_BTRFS: u64 = 256 << 20;
 
 /// A kind of file system to keep layers on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -28,11 +30,18 @@ pub(crate) enum FileSystem {
     Xfs,
     /// btrfs in a file.
     Btrfs,
+    /// btrfs in a file, with quota groups.
+    BtrfsQuota,
     /// Memory.
     Tmpfs,
 }
 
 impl FileSystem {
+    /// What a driver keeps its layers on unless told otherwise: with all that it can make use of.
+    pub(crate) fn of_driver(driver: &str) -> Self {
+        if driver == "btrfs" { Self::BtrfsQuota } else { Self::Ext4 }
+    }
+
     /// Ways to make and mount it, the best first: with quota for single directories where the kernel has it.
     fn ways(self) -> &'static [(&'static [&'static str], &'static str)] {
         match self {
@@ -44,7 +53,7 @@ impl FileSystem {
                 (&["mkfs.ext4", "-q", "-F"], "loop"),
             ],
             Self::Xfs => &[(&["mkfs.xfs", "-q", "-f"], "loop,pquota"), (&["mkfs.xfs", "-q", "-f"], "loop")],
-            Self::Btrfs => &[(&["mkfs.btrfs", "-q", "-f"], "loop")],
+            Self::Btrfs | Self::BtrfsQuota => &[(&["mkfs.btrfs", "-q", "-f"], "loop")],
             Self::Tmpfs => &[],
         }
     }
@@ -53,26 +62,36 @@ impl FileSystem {
 /// A large and a small file system, both mounted and empty.
 #[derive(Debug)]
 pub(crate) struct Store {
+    /// Where the files of the file systems are, as long as they have names.
+    folder: PathBuf,
     base: PathBuf,
     large: PathBuf,
     small: PathBuf,
 }
 
 impl Store {
-    /// Makes both. The caller has a table of mounts of its own.
-    pub(crate) fn new(kind: FileSystem) -> Result<Self> {
-        let base = Metadata::load()?.target_directory.join("conformance");
+    /// Makes both for a driver in a folder with room for them: on disk, since memory would not hold it everywhere. The caller has a
+    /// table of mounts of its own.
+    pub(crate) fn new(driver: &str, kind: FileSystem, folder: &Path) -> Result<Self> {
+        let base = folder.join("conformance");
         fs::create_dir_all(&base).with_context(|| format!("failed to make {}", base.display()))?;
         // Only in this table of mounts: another run has its own at the same place.
         process::run(
             Command::new("mount").args(["-t", "tmpfs", "-o", "mode=0755", "layerstack"]).arg(&base),
         )?;
-        let store = Self { large: base.join("large"), small: base.join("small"), base };
+        let (large, small) = (base.join("large"), base.join("small"));
+        let store = Self { folder: folder.to_owned(), base, large, small };
         fs::create_dir(&store.large)?;
         fs::create_dir(&store.small)?;
-        make(kind, SIZE, &store.large)?;
-        // The others do not come as small as this.
-        make(FileSystem::Ext4, SMALL, &store.small)?;
+        store.make(kind, SIZE, &store.large)?;
+        if kind == FileSystem::BtrfsQuota {
+            process::output(Command::new("btrfs").args(["quota", "enable"]).arg(&store.large))?;
+        }
+        match FileSystem::of_driver(driver) {
+            FileSystem::BtrfsQuota => store.make(FileSystem::Btrfs, SMALL_BTRFS, &store.small)?,
+            // The others do not come as small as this.
+            _ => store.make(FileSystem::Ext4, SMALL, &store.small)?,
+        }
         Ok(store)
     }
 
@@ -90,6 +109,34 @@ impl Store {
     pub(crate) fn report(&self) -> PathBuf {
         self.base.join("report")
     }
+
+    fn make(&self, kind: FileSystem, size: u64, target: &Path) -> Result<()> {
+        if kind == FileSystem::Tmpfs {
+            let size = format!("size={size},mode=0755");
+            return process::run(
+                Command::new("mount").args(["-t", "tmpfs", "-o", &size, "layerstack"]).arg(target),
+            );
+        }
+        let mut failures = Vec::new();
+        for (words, options) in kind.ways() {
+            match self.make_in_a_file(words, options, size, target) {
+                Ok(()) => return Ok(()),
+                Err(error) => failures.push(format!("{error:#}")),
+            }
+        }
+        bail!("no {kind:?} could be made: {}", failures.join("; "))
+    }
+
+    fn make_in_a_file(&self, words: &[&str], options: &str, size: u64, target: &Path) -> Result<()> {
+        let Some(program) = process::find(words[0]) else {
+            bail!("{} is missing; get it with: cargo xtask setup", words[0]);
+        };
+        let image = tempfile::NamedTempFile::new_in(&self.folder)
+            .context("failed to make a file for the file system")?;
+        image.as_file().set_len(size)?;
+        process::output(Command::new(program).args(&words[1..]).arg(image.path()))?;
+        process::output(Command::new("mount").args(["-o", options]).arg(image.path()).arg(target)).map(drop)
+    }
 }
 
 impl Drop for Store {
@@ -97,34 +144,4 @@ impl Drop for Store {
         // What stays in use goes with the table of mounts.
         let _ = process::output(Command::new("umount").args(["--recursive", "--lazy"]).arg(&self.base));
     }
-}
-
-fn make(kind: FileSystem, size: u64, target: &Path) -> Result<()> {
-    if kind == FileSystem::Tmpfs {
-        let size = format!("size={size},mode=0755");
-        return process::run(
-            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "layerstack"]).arg(target),
-        );
-    }
-    let mut failures = Vec::new();
-    for (words, options) in kind.ways() {
-        match make_in_a_file(words, options, size, target) {
-            Ok(()) => return Ok(()),
-            Err(error) => failures.push(format!("{error:#}")),
-        }
-    }
-    bail!("no {kind:?} could be made: {}", failures.join("; "))
-}
-
-fn make_in_a_file(words: &[&str], options: &str, size: u64, target: &Path) -> Result<()> {
-    let Some(program) = process::find(words[0]) else {
-        bail!("{} is missing; get it with: cargo xtask setup", words[0]);
-    };
-    // On disk, beside what is built: memory would not hold it everywhere.
-    let folder = Metadata::load()?.target_directory;
-    let image =
-        tempfile::NamedTempFile::new_in(folder).context("failed to make a file for the file system")?;
-    image.as_file().set_len(size)?;
-    process::output(Command::new(program).args(&words[1..]).arg(image.path()))?;
-    process::output(Command::new("mount").args(["-o", options]).arg(image.path()).arg(target)).map(drop)
 }

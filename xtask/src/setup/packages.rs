@@ -54,7 +54,7 @@ const fn file(package: &'static str, file: &'static str, purpose: &'static str) 
 }
 
 /// Everything, in the order in which it is shown.
-pub(crate) const NEEDS: [Need; 16] = [
+pub(crate) const NEEDS: [Need; 17] = [
     program("gcc", "cc", Part::Test, "links every Rust program, and the C program of the link check"),
     file(
         "libc6-dev",
@@ -64,7 +64,6 @@ pub(crate) const NEEDS: [Need; 16] = [
     file("libdevmapper-dev", "/usr/include/libdevmapper.h", "headers for the driver devicemapper"),
     file("libudev-dev", "/usr/include/libudev.h", "headers for the driver devicemapper"),
     file("libselinux1-dev", "/usr/include/selinux/selinux.h", "headers for the driver devicemapper"),
-    file("libclang-14-dev", "/usr/lib/llvm-14/lib/libclang.so", "reads those headers (bindgen)"),
     program("mount", "losetup", Part::Test, "loop devices for the scratch stores of the conformance suite"),
     program(
         "util-linux",
@@ -75,6 +74,12 @@ pub(crate) const NEEDS: [Need; 16] = [
     program("e2fsprogs", "mkfs.ext4", Part::Test, "scratch stores on ext4"),
     program("xfsprogs", "mkfs.xfs", Part::Test, "scratch stores on xfs"),
     program("btrfs-progs", "mkfs.btrfs", Part::Test, "scratch stores on btrfs"),
+    file(
+        "libclang-14-dev",
+        "/usr/lib/llvm-14/lib/libclang.so.1",
+        "reads the headers of the C libraries that drivers are linked with",
+    ),
+    file("libbtrfsutil-dev", "/usr/include/btrfsutil.h", "the library of the driver btrfs"),
     program("acl", "setfacl", Part::Test, "an independent look at access control lists"),
     program("attr", "getfattr", Part::Test, "an independent look at extended attributes"),
     program("mmdebstrap", "mmdebstrap", Part::Demo, "makes the Debian root file system of the demo's image"),

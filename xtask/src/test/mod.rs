@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::setup::{self, Part};
 
+mod guest;
 mod link;
 mod parts;
 mod report;

@@ -5,10 +5,11 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::guest;
 use super::link;
 use super::report::{Outcome, Part};
 use crate::workspace::{self, FACADE, Metadata};
-use crate::{process, tidy};
+use crate::{process, tidy, vm};
 
 /// All parts in the order in which they run.
 pub(crate) fn all() -> Result<Vec<Part>> {
@@ -25,6 +26,8 @@ pub(crate) fn all() -> Result<Vec<Part>> {
     parts.push(oldest_rust());
     parts.push(cargo("unit and integration tests", &["test", "--workspace", "--no-fail-fast", "--quiet"]));
     parts.extend(drivers.iter().map(|driver| conformance(driver)));
+    parts.push(btrfs_without_quota());
+    parts.extend(guest::all());
     parts.push(third_party());
     parts.push(link::part());
     parts.push(demo());
@@ -88,14 +91,16 @@ fn tidy() -> Part {
     })
 }
 
-/// The suite on scratch stores of its own, through this program's own command.
+/// The suite on scratch stores of its own, through this program's own command: on this host, or in a guest where the
+/// host lacks what the driver needs.
 fn conformance(driver: &str) -> Part {
     let driver = driver.to_owned();
     Part::new(format!("conformance, {driver}"), move || {
-        if !process::is_root() {
-            return Ok(needs_root());
-        }
-        if let Some(reason) = unavailable(&driver)? {
+        let not_here = if process::is_root() { unavailable(&driver)? } else { Some(ROOT.to_owned()) };
+        if let Some(reason) = not_here
+            && let Some(no_guest) = vm::unavailable()
+        {
+            let reason = format!("{reason}; {no_guest}");
             // Every host that counts as one for testing has what the default drivers need.
             let is_default = Metadata::load()?.default_drivers().contains(&driver);
             return Ok(if is_default { Outcome::NotRun(reason) } else { Outcome::Optional(reason) });
@@ -104,8 +109,28 @@ fn conformance(driver: &str) -> Part {
     })
 }
 
+/// The one driver for which it matters what an administrator has turned on.
+fn btrfs_without_quota() -> Part {
+    Part::new("conformance, btrfs without quota", || {
+        if !process::is_root() {
+            return Ok(needs_root());
+        }
+        if let Some(reason) = unavailable("btrfs")? {
+            return Ok(Outcome::Optional(reason));
+        }
+        xtask(&["conformance", "--require", "--driver", "btrfs", "--store-fs", "btrfs"])
+    })
+}
+
 /// Why this host cannot use a driver, in the engine's words; none where it can.
 fn unavailable(driver: &str) -> Result<Option<String>> {
+    // The suite brings the file system, so only the kernel's side can be missing.
+    if driver == "btrfs" {
+        let _ = Command::new("modprobe").arg("--quiet").arg(driver).status();
+        let known = fs::read_to_string("/proc/filesystems").context("failed to ask for file systems")?;
+        let missing = !known.split_whitespace().any(|name| name == driver);
+        return Ok(missing.then(|| "this kernel has no btrfs; boot one of Debian's".to_owned()));
+    }
     let root = tempfile::tempdir().context("failed to make a temporary folder")?;
     let mut engine = workspace::cargo();
     // With the drivers that are not built by default too.
@@ -157,11 +182,14 @@ fn demo() -> Part {
 }
 
 /// Another command of this program, through cargo: a part before may have built the program's file anew.
-fn xtask(arguments: &[&str]) -> Result<Outcome> {
+pub(super) fn xtask(arguments: &[&str]) -> Result<Outcome> {
     process::run(workspace::cargo().args(["run", "--quiet", "--package", "xtask", "--"]).args(arguments))?;
     Ok(Outcome::Passed)
 }
 
+/// What takes root says so.
+const ROOT: &str = "needs root; run: sudo env \"PATH=$PATH\" \"HOME=$HOME\" cargo xtask test";
+
 fn needs_root() -> Outcome {
-    Outcome::NotRun("needs root; run: sudo env \"PATH=$PATH\" \"HOME=$HOME\" cargo xtask test".to_owned())
+    Outcome::NotRun(ROOT.to_owned())
 }

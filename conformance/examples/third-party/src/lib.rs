@@ -84,6 +84,10 @@ impl Driver for Plain {
         Ok(Vec::new())
     }
 
+    fn why_full(&self) -> Option<String> {
+        None
+    }
+
     fn create(&self, layer: &NewLayer<'_>) -> Result<()> {
         let new = self.path(".new.", layer.id);
         fs::create_dir(&new).map_err(failed("make the directory", &new))?;

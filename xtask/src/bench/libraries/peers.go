@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/mount"
+	"github.com/containerd/containerd/snapshots"
 	containerd "github.com/containerd/containerd/snapshots/overlay"
 	storagedriver "github.com/containers/storage/drivers"
 	storage "github.com/containers/storage/drivers/overlay"
@@ -27,6 +28,11 @@ type peer struct {
 	create, mount, unmount, remove func(name string) error
 }
 
+// How each peer opens a directory: on overlayfs, unless another file says otherwise.
+var peers = map[string]func(string) (peer, error){
+	"containers/storage": openStorage, "containerd": openContainerd,
+}
+
 func main() {
 	// containers/storage starts this program again for work in a chroot.
 	if reexec.Init() {
@@ -35,9 +41,7 @@ func main() {
 	if len(os.Args) != 5 {
 		fail(fmt.Errorf("usage: peers NAME DIRECTORY COUNT THREADS"))
 	}
-	open := map[string]func(string) (peer, error){
-		"containers/storage": openStorage, "containerd": openContainerd,
-	}[os.Args[1]]
+	open := peers[os.Args[1]]
 	if open == nil {
 		fail(fmt.Errorf("there is no peer %s", os.Args[1]))
 	}
@@ -122,6 +126,10 @@ func openStorage(directory string) (peer, error) {
 	if err != nil {
 		return peer{}, err
 	}
+	return storagePeer(driver)
+}
+
+func storagePeer(driver storagedriver.Driver) (peer, error) {
 	if err := driver.Create("base", "", nil); err != nil {
 		return peer{}, err
 	}
@@ -139,6 +147,10 @@ func openContainerd(directory string) (peer, error) {
 	if err != nil {
 		return peer{}, err
 	}
+	return containerdPeer(snapshotter, directory)
+}
+
+func containerdPeer(snapshotter snapshots.Snapshotter, directory string) (peer, error) {
 	ctx := context.Background()
 	if _, err := snapshotter.Prepare(ctx, "preparing", ""); err != nil {
 		return peer{}, err

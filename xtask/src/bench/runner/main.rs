@@ -15,6 +15,7 @@ mod cycle;
 mod deep;
 mod edit;
 mod import;
+mod narrowed;
 mod open;
 
 fn main() -> ExitCode {
@@ -55,6 +56,12 @@ fn run(arguments: &[&str]) -> Result<()> {
         }
         ("remove", [id]) => layers.remove(&LayerId::new(*id)?)?,
         ("edit", [id]) => edit::run(&layers, &LayerId::new(*id)?)?,
+        ("seal", [id]) => layers.seal(&LayerId::new(*id)?)?,
+        ("change", [id, count]) => narrowed::change(&layers, &LayerId::new(*id)?, count.parse()?)?,
+        ("narrowed", [id, twin, count]) => {
+            let (id, twin) = (LayerId::new(*id)?, LayerId::new(*twin)?);
+            println!("{}", serde_json::to_string(&narrowed::run(&layers, &id, &twin, count.parse()?)?)?);
+        }
         ("changes", [id]) => {
             println!("{}", layers.changes(&LayerId::new(*id)?, Base::Parent)?.len());
         }

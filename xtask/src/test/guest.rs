@@ -1,0 +1,62 @@
+//! The parts that run in a guest kernel: an older one than most hosts have, with quota for single directories.
+
+use anyhow::Result;
+
+use super::parts::xtask;
+use super::report::{Outcome, Part};
+use crate::conformance::built_test;
+use crate::workspace;
+use crate::{process, vm};
+
+/// Tests that need project quota, which most hosts lack: package and test.
+const QUOTA_TESTS: [(&str, &str); 2] = [("layerstack-core", "quota"), ("layerstack-overlay2", "overlay2")];
+
+pub(super) fn all() -> Vec<Part> {
+    let mut parts = vec![part("guest kernel", || {
+        process::run(workspace::cargo().args([
+            "test",
+            "--quiet",
+            "--package",
+            "xtask",
+            "--test",
+            "vm",
+            "--",
+            "--ignored",
+            "--test-threads=2",
+        ]))?;
+        Ok(Outcome::Passed)
+    })];
+    parts.push(part("quota tests in a guest kernel", || {
+        for (package, test) in QUOTA_TESTS {
+            let program = built_test(package, test)?;
+            let program = program.to_string_lossy();
+            xtask(&["vm", "--", &program, "--ignored"])?;
+        }
+        Ok(Outcome::Passed)
+    }));
+    for kind in ["ext4", "xfs"] {
+        // All of it: mounts, chains and crashes meet another kernel too. It takes about two minutes.
+        parts.push(conformance("overlay2", kind, None));
+        // Plain directories are the same on every kernel, so only what the host could not try.
+        parts.push(conformance("vfs", kind, Some("quota")));
+    }
+    parts
+}
+
+/// A driver's suite on a file system with project quota, all of it or one group.
+fn conformance(driver: &'static str, kind: &'static str, group: Option<&'static str>) -> Part {
+    let which = group.map_or_else(String::new, |group| format!(", the cases of {group} only"));
+    part(format!("conformance in a guest kernel, {driver} on {kind} with project quota{which}"), move || {
+        let mut words =
+            vec!["conformance", "--require", "--on", "uml", "--driver", driver, "--store-fs", kind];
+        words.extend(group.iter().flat_map(|group| ["--filter", group]));
+        xtask(&words)
+    })
+}
+
+fn part(name: impl Into<String>, run: impl Fn() -> Result<Outcome> + 'static) -> Part {
+    Part::new(name, move || match vm::unavailable() {
+        Some(reason) => Ok(Outcome::NotRun(reason)),
+        None => run(),
+    })
+}
