@@ -163,8 +163,14 @@ fn is_alive(process: u32) -> bool {
 #[ignore = "boots a guest"]
 fn a_run_that_is_killed_leaves_nothing() {
     for signal in ["KILL", "TERM", "INT"] {
-        let mut child =
-            vm(&["--", "sh", "-c", "echo started; sleep 1000"]).stdout(Stdio::piped()).spawn().unwrap();
+        // Where a shell runs this in the background, SIGINT is ignored, and would be by the child too.
+        let mut child = Command::new("env")
+            .args(["--default-signal=INT,TERM", env!("CARGO_BIN_EXE_xtask"), "vm", "--"])
+            .args(["sh", "-c", "echo started; sleep 1000"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut line = String::new();
         let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
         std::io::BufRead::read_line(&mut out, &mut line).unwrap();

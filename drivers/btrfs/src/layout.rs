@@ -146,9 +146,9 @@ impl Layout {
         self.remove_with_nested(&out)?;
         let path = self.tree(id);
         let Some(found) = subvolume::inspect(&path)? else { return self.remove_debris(id) };
-        if subvolume::delete(&path)? {
+        if self.delete(&path, found.number)? {
             kill_point!("btrfs.remove.deleted");
-            return self.deleted(found.number);
+            return release::wait_if_tight(&self.subvolumes, &self.home, found.number);
         }
         // There are subvolumes in it: gone in one step all the same, and deleted afterwards.
         rustix::fs::renameat(&self.subvolumes, id.as_str(), &self.subvolumes, format!(".{id}"))
@@ -159,17 +159,21 @@ impl Layout {
 
     fn remove_with_nested(&self, path: &Path) -> Result<()> {
         let Some(found) = subvolume::inspect(path)? else { return Ok(()) };
-        for number in nested::delete(&self.subvolumes, (path, found.number))? {
-            self.forget_group(number)?;
-        }
-        subvolume::delete(path)?;
+        nested::delete(self, (path, found.number))?;
+        self.delete(path, found.number)?;
         kill_point!("btrfs.remove.deleted");
-        self.deleted(found.number)
+        release::wait_if_tight(&self.subvolumes, &self.home, found.number)
     }
 
-    fn deleted(&self, number: u64) -> Result<()> {
-        release::wait_if_tight(&self.subvolumes, &self.home, number)?;
-        self.forget_group(number)
+    /// Deletes a subvolume that has none in it, and its quota group. False where the file system says that it is not
+    /// empty: only other subvolumes count for that.
+    pub(crate) fn delete(&self, path: &Path, number: u64) -> Result<bool> {
+        Groups::release(&self.subvolumes, number)?;
+        let deleted = subvolume::delete(path)?;
+        if deleted {
+            self.groups.forget(&self.subvolumes, number)?;
+        }
+        Ok(deleted)
     }
 
     /// An interrupted deletion by `rmdir` of somebody else, or a restored copy, leaves an ordinary directory.
@@ -179,11 +183,6 @@ impl Layout {
             id.as_str().as_ref(),
             &self.home.join("subvolumes"),
         )
-    }
-
-    /// Removes the quota group of a subvolume that was deleted.
-    pub(crate) fn forget_group(&self, number: u64) -> Result<()> {
-        self.groups.forget(&self.subvolumes, number)
     }
 
     /// Writes a layer's size limit down.

@@ -12,6 +12,7 @@ use layerstack_core::{Error, ErrorKind, Result, kill_point};
 use rustix::fs::{AtFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
+use crate::layout::Layout;
 use crate::names::{self, Names};
 use crate::subvolume;
 use crate::sys::{self, Key};
@@ -88,30 +89,28 @@ pub(crate) fn copy(file_system: impl AsFd, from: (&Path, u64), to: (&Path, u64))
     Ok(count)
 }
 
-/// Deletes the subvolumes in a layer that nobody uses any more, the innermost first. Gives their numbers.
-pub(crate) fn delete(file_system: impl AsFd, outer: (&Path, u64)) -> Result<Vec<u64>> {
+/// Deletes the subvolumes in a layer that nobody uses any more, the innermost first.
+pub(crate) fn delete(layout: &Layout, outer: (&Path, u64)) -> Result<()> {
     // What was renamed a moment ago may have two names in the tree until it is written down.
     subvolume::commit(outer.0)?;
-    let nested = list(file_system, outer.1, outer.1)?;
+    let nested = list(layout.file_system(), outer.1, outer.1)?;
     subvolume::set_read_only(outer.0, false)?;
     let tree = open(outer.0)?;
     for Nested { path, .. } in &nested {
         let inside = tree.open_directory(path)?;
         subvolume::set_read_only(&subvolume::path_of(&inside), false)?;
     }
-    let mut numbers = Vec::new();
     for Nested { path, number } in nested.into_iter().rev() {
         let Some((above, name)) = names::split(&path) else { continue };
         let above = tree.open_directory(above)?;
-        if !subvolume::delete(&subvolume::path_of(&above).join(name))? {
+        if !layout.delete(&subvolume::path_of(&above).join(name), number)? {
             return Err(
                 Error::new(ErrorKind::InUse, "a subvolume appeared in the layer meanwhile").with_path(path)
             );
         }
-        numbers.push(number);
         kill_point!("btrfs.remove.nested");
     }
-    Ok(numbers)
+    Ok(())
 }
 
 fn open(path: &Path) -> Result<Tree> {

@@ -36,7 +36,8 @@ pub(crate) fn wait_if_tight(file_system: impl AsFd, place: &Path, number: u64) -
     subvolume::commit(place)
 }
 
-fn is_there(file_system: impl AsFd, number: u64) -> Result<bool> {
+/// Whether there is something left of a subvolume.
+pub(crate) fn is_there(file_system: impl AsFd, number: u64) -> Result<bool> {
     let key = Key { tree: sys::ROOTS, object: number, kind: ROOT, offsets: (0, u64::MAX) };
     let mut found = false;
     sys::search(file_system, key, |_| found = true)

@@ -63,7 +63,7 @@ impl<'a> Frozen<'a> {
 impl Drop for Frozen<'_> {
     fn drop(&mut self) {
         if let Some(snapshot) = &self.snapshot
-            && let Err(error) = delete(self.layout, snapshot, self.number)
+            && let Err(error) = self.layout.delete(snapshot, self.number)
         {
             tracing::warn!(?error, "a snapshot is left until the home is opened again");
         }
@@ -88,15 +88,10 @@ pub(crate) fn sweep(layout: &Layout) -> Result<()> {
         if try_lock(&root, &path)?
             && let Some(found) = subvolume::inspect(&path)?
         {
-            delete(layout, &path, found.number)?;
+            layout.delete(&path, found.number)?;
         }
     }
     Ok(())
-}
-
-fn delete(layout: &Layout, snapshot: &Path, number: u64) -> Result<()> {
-    subvolume::delete(snapshot)?;
-    layout.forget_group(number)
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);

@@ -40,7 +40,9 @@ fn end_of(mut pipe: impl std::io::BufRead, show: bool) -> VecDeque<String> {
             lines.push_back(text);
         }
         if lines.len() > KEPT {
-            lines.pop_front();
+            // A panic's own line is worth more than what follows it.
+            let first = usize::from(lines[0].contains("Kernel panic"));
+            lines.remove(first);
         }
         line.clear();
     }
@@ -59,5 +61,10 @@ mod tests {
         assert_eq!(lines.front().unwrap(), "line 60");
         assert_eq!(lines.back().unwrap(), "line 99");
         assert!(end_of(&b"\n\n"[..], false).is_empty());
+
+        let lines = end_of(format!("before\nKernel panic: why\n{text}").as_bytes(), false);
+        assert_eq!(lines.len(), KEPT);
+        assert_eq!(lines.front().unwrap(), "Kernel panic: why");
+        assert_eq!(lines.back().unwrap(), "line 99");
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use layerstack_core::ErrorKind;
 use layerstack_core::capability::QuotaKind;
@@ -165,4 +166,32 @@ fn without_quota_usage_is_that_of_the_changes() {
     assert_eq!(usage(&*driver, "base"), (20, None, None));
     assert_eq!(usage(&*driver, "middle"), (8, None, None));
     assert_eq!(usage(&*driver, "top"), (5, None, None));
+}
+
+/// Linux 6.11 and later: a group that is removed at the wrong moment, and no limit on the file system holds any more.
+#[test]
+fn removing_layers_does_not_make_the_counts_wrong() {
+    let store = Store::new();
+    enable(&store, false);
+    let driver = store.open();
+    let deadline = Instant::now() + Duration::from_secs(4);
+    std::thread::scope(|scope| {
+        // The kernel takes deleted subvolumes away after each commit.
+        scope.spawn(|| {
+            while Instant::now() < deadline {
+                rustix::fs::syncfs(fs::File::open(store.path()).unwrap()).unwrap();
+            }
+        });
+        for count in 0.. {
+            let name = format!("layer-{count}");
+            create(&*driver, &name, None);
+            fs::write(store.home().join("subvolumes").join(&name).join("file"), [1; 100_000]).unwrap();
+            driver.remove(&id(&name)).unwrap();
+            if Instant::now() > deadline {
+                break;
+            }
+        }
+    });
+    create(&*driver, "layer", None);
+    assert!(driver.usage(&id("layer")).unwrap().exclusive.is_some(), "what is counted is marked as wrong");
 }
