@@ -28,8 +28,9 @@
 //! | `LAYERSTACK_CONFORMANCE_STORE` | the directory to work in, on the file system to be used; else a temporary one |
 //! | `LAYERSTACK_CONFORMANCE_SMALL_STORE` | a directory on a file system of its own, of about 64 MiB, to be filled up |
 //! | `LAYERSTACK_CONFORMANCE_REPORT` | a file to which each case's outcome is appended as a line of JSON |
+//! | `LAYERSTACK_CONFORMANCE_OPTIONS` | the driver's options for every root, each `key=value`, separated by spaces |
 //!
-//! `cargo xtask conformance` provides all three.
+//! `cargo xtask conformance` provides them all.
 
 mod suite;
 

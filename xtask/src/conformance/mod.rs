@@ -50,6 +50,9 @@ pub(crate) struct Args {
     /// The file system that the layers are kept on; by default the one that suits the driver.
     #[arg(long, value_enum)]
     store_fs: Option<FileSystem>,
+    /// An option of the driver for every root that is opened, such as dm.fs=xfs; can be given several times.
+    #[arg(long = "option", value_name = "KEY=VALUE", value_parser = part::option)]
+    options: Vec<String>,
     /// Where to run; without it on this host if it has what the driver needs, else in a guest.
     #[arg(long, value_enum)]
     on: Option<On>,

@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// What kind they are.
     #[arg(long, value_enum)]
     pub(super) store_fs: FileSystem,
+    /// Options of the driver for every root that is opened.
+    #[arg(long = "option")]
+    pub(super) options: Vec<String>,
     /// Which cases run.
     #[arg(long)]
     pub(super) filter: Option<String>,
@@ -58,6 +61,7 @@ impl Args {
         );
         words.extend(["--program".into(), self.program.clone().into()]);
         words.extend(["--folder".into(), self.folder.clone().into()]);
+        words.extend(self.options.iter().flat_map(|option| ["--option".into(), option.into()]));
         words.extend(self.filter.iter().flat_map(|filter| ["--filter".into(), filter.into()]));
         let switches = [
             ("--require", self.require),
@@ -133,6 +137,16 @@ fn suite_on(args: &Args, store: &Store) -> Command {
     command
         .stdin(Stdio::null())
         .env("LAYERSTACK_CONFORMANCE_STORE", store.large())
-        .env("LAYERSTACK_CONFORMANCE_SMALL_STORE", store.small());
+        .env("LAYERSTACK_CONFORMANCE_SMALL_STORE", store.small())
+        .env("LAYERSTACK_CONFORMANCE_OPTIONS", args.options.join(" "));
     command
+}
+
+/// An option as the command line has it. The suite takes several in one variable, separated by spaces.
+pub(super) fn option(text: &str) -> Result<String> {
+    ensure!(
+        text.split_once('=').is_some_and(|(key, _)| !key.is_empty()) && !text.contains(char::is_whitespace),
+        "an option is KEY=VALUE without spaces, such as dm.fs=xfs"
+    );
+    Ok(text.to_owned())
 }

@@ -91,6 +91,7 @@ fn part(suite: &Suite, args: &Args, folder: &Path) -> part::Args {
         program: suite.program.clone(),
         folder: folder.to_owned(),
         store_fs: args.store_fs.unwrap_or_else(|| FileSystem::of_driver(&suite.driver)),
+        options: args.options.clone(),
         filter: args.filter.clone(),
         require: args.require,
         quiet: args.format != Format::Pretty,

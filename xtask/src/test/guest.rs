@@ -40,6 +40,13 @@ pub(super) fn all() -> Vec<Part> {
         // Plain directories are the same on every kernel, so only what the host could not try.
         parts.push(conformance("vfs", kind, Some("quota")));
     }
+    parts.push(part("pools of devicemapper in a guest kernel", || {
+        let program = built_test("layerstack-devicemapper", "pools")?;
+        xtask(&["vm", "--", &program.to_string_lossy(), "--ignored"])
+    }));
+    // What its suite, which is among the others, does not try: limits as small as the cases', and the other file system.
+    parts.push(devicemapper("small limits", "dm.basesize=64M", "quota"));
+    parts.push(devicemapper("xfs", "dm.fs=xfs", "diff"));
     parts
 }
 
@@ -51,6 +58,22 @@ fn conformance(driver: &'static str, kind: &'static str, group: Option<&'static 
             vec!["conformance", "--require", "--on", "uml", "--driver", driver, "--store-fs", kind];
         words.extend(group.iter().flat_map(|group| ["--filter", group]));
         xtask(&words)
+    })
+}
+
+/// A group of the suite on thin pools with an option.
+fn devicemapper(with: &str, option: &'static str, group: &'static str) -> Part {
+    part(format!("conformance, devicemapper with {with}, the cases of {group} only"), move || {
+        xtask(&[
+            "conformance",
+            "--require",
+            "--driver",
+            "devicemapper",
+            "--option",
+            option,
+            "--filter",
+            group,
+        ])
     })
 }
 
