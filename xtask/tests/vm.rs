@@ -193,6 +193,28 @@ fn a_run_that_is_killed_leaves_nothing() {
 
 #[test]
 #[ignore = "boots a guest"]
+fn an_ordinary_user_is_root_in_it() {
+    let home = tempfile::tempdir_in("/tmp").unwrap();
+    let mut command = if rustix::process::geteuid().is_root() {
+        // What root has built may lie where nobody else can look.
+        let program = home.path().join("xtask");
+        fs::copy(env!("CARGO_BIN_EXE_xtask"), &program).unwrap();
+        std::os::unix::fs::chown(&home, Some(65534), Some(65534)).unwrap();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).arg(program);
+        command
+    } else {
+        Command::new(env!("CARGO_BIN_EXE_xtask"))
+    };
+    command.env("HOME", home.path()).env_remove("XDG_CACHE_HOME").current_dir("/").stdin(Stdio::null());
+    // The second is a setuid program.
+    let script = "id -u; mount -t tmpfs -o size=1M own /mnt && grep -c '^own /mnt tmpfs' /proc/mounts";
+    let output = command.args(["vm", "--", "sh", "-c", script]).output().unwrap();
+    assert_eq!(stdout(&output), "0\n1\n", "{}", stderr(&output));
+}
+
+#[test]
+#[ignore = "boots a guest"]
 fn an_emulated_machine_does_the_same() {
     let output = run(&["--on", "qemu", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(7), "out\n"), "{}", stderr(&output));

@@ -3,7 +3,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -106,7 +106,11 @@ fn is_hidden(path: &Path) -> bool {
 
 /// Mounts the overlay, with the module for it if the kernel has not built it in.
 fn overlay(task: &Task, options: &CStr, target: &Path) -> Result<()> {
-    let attempt = || mount("overlay", target, "overlay", MountFlags::empty(), options);
+    // In a namespace of an ordinary user's the host's root is nobody, and its setuid programs (mount, su) would run as
+    // that, without the rights of the guest's root.
+    let is_roots = fs::metadata("/").context("failed to inspect the host's tree")?.uid() == 0;
+    let flags = if is_roots { MountFlags::empty() } else { MountFlags::NOSUID };
+    let attempt = || mount("overlay", target, "overlay", flags, options);
     let mounted = match (attempt(), &task.busybox, &task.modules) {
         (Err(Errno::NODEV), Some(busybox), Some(modules)) => {
             let module = ["overlay.ko", "overlay.ko.xz"]
