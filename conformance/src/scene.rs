@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use layerstack_core::layers::{Base, Config, MountRequest};
 use layerstack_core::options::Options;
@@ -89,12 +90,14 @@ impl Scene {
         };
         let _turn = self.stage.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let name = self.directory.file_name().unwrap_or_default();
+        let room = kernel::free_bytes(small)?;
         let scene = Self::new(self.stage.clone(), small, &name.to_string_lossy(), self.alone)?;
         let done = work(&scene).map_err(|stop| match stop {
             Stop::Failed(what) => Stop::Failed(format!("{what}\n    {}", scene.dump())),
             other => other,
         });
-        done.and(scene.clear())
+        done.and(scene.clear())?;
+        wait_for_room(small, room)
     }
 
     /// A process that opens the root, does the steps and reports on each.
@@ -169,6 +172,19 @@ impl Scene {
 }
 
 /// Adds what is below a directory, by type and name. Reads no file: a driver's own may be larger than any disk.
+/// Waits until a file system has as much room as before, but for a little that it may keep. Some free what was deleted
+/// behind one's back (btrfs, xfs), and the next case would meet that.
+fn wait_for_room(store: &Path, before: u64) -> Verdict {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        layerstack_core::fs::sync_file_system(store)?;
+        if kernel::free_bytes(store)? + (1 << 20) >= before || Instant::now() > deadline {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 fn list_names(directory: &Path, root: &Path, names: &mut Vec<String>) -> Verdict {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;

@@ -208,9 +208,10 @@ impl Mapper {
         self.try_remove(name).map(drop)
     }
 
-    /// Waits for a device to go that is about to. False where it stays.
+    /// Waits for a device to go that is about to: a process that was killed closes it only when it is next scheduled. False
+    /// where it stays.
     pub(crate) fn wait_for_removal(&self, name: &str) -> Result<bool> {
-        for _ in 0..TRIES / 10 {
+        for _ in 0..TRIES {
             if self.try_remove(name)? {
                 return Ok(true);
             }
