@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 use std::{fs, io};
 
 use layerstack_core::diff::{changes, export};
@@ -180,6 +181,8 @@ fn the_candidates_are_those_of_the_changes() {
     fs::hard_link(base.join("d1/f1"), base.join("d2/same")).unwrap();
     driver.seal(&id("base"), true).unwrap();
     let top = create(&*driver, "top", Some("base"));
+    // A kernel's clock may go on by a hundredth of a second, and a directory of the same time as before is unchanged.
+    std::thread::sleep(Duration::from_millis(20));
     fs::write(top.join("d1/f1"), "changed").unwrap();
     fs::remove_file(top.join("d3/f3")).unwrap();
     fs::rename(top.join("d4"), top.join("renamed")).unwrap();
