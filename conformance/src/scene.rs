@@ -169,7 +169,7 @@ impl Scene {
 }
 
 /// Adds what is below a directory, by type and name. Reads no file: a driver's own may be larger than any disk.
-fn list_names(directory: &Path, root: &Path, names: &mut Vec<String>) -> Verdict {
+pub(crate) fn list_names(directory: &Path, root: &Path, names: &mut Vec<String>) -> Verdict {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let (path, kind) = (entry.path(), entry.file_type()?);
