@@ -197,13 +197,9 @@ mod tests {
 
     #[test]
     fn a_name_says_on_which_layer_the_layer_stands() {
-        for (text, parent) in [
-            ("i3-0", None),
-            ("i3-5", Some("i3-4")),
-            ("i3-8", None),
-            ("c3-5", Some("i3-5")),
-            ("w3-5", None),
-        ] {
+        for (text, parent) in
+            [("i3-0", None), ("i3-5", Some("i3-4")), ("i3-8", None), ("c3-5", Some("i3-5")), ("w3-5", None)]
+        {
             let name = Name::parse(text).unwrap();
             assert_eq!(name.to_string(), text);
             assert_eq!(name.parent().map(|parent| parent.to_string()).as_deref(), parent, "{text}");

@@ -94,9 +94,9 @@ fn look(layers: &dyn Subject, text: &str, promised: bool, trees: &mut Trees) -> 
 
 /// What a container has written may be lost, what it stands on is whole.
 fn look_at_container(layer: &Layer, mut seen: Snapshot, trees: &mut Trees) -> Verdict {
-    let parent = layer.parent.as_ref().and_then(|parent| Name::parse(&parent.to_string()));
+    let parent = layer.parent.as_ref().and_then(|parent| Name::parse(parent.as_str()));
     let parent = parent.ok_or_else(|| Stop::failed("the container stands on nothing"))?;
-    seen.nodes.retain(|path, _| !path.starts_with(Path::new(&layer.id.to_string())));
+    seen.nodes.retain(|path, _| !path.starts_with(Path::new(layer.id.as_str())));
     seen.must_equal(&trees.of(parent), "what the container has of its parent")
 }
 
@@ -162,7 +162,10 @@ mod tests {
     #[test]
     fn a_sealed_layer_that_is_lost_is_found() {
         let root = Root::new();
-        must_be_one(&root.troubles(&["i1-0", "i1-1", "i1-2"], &["w1-1"]), &["i1-2: it was sealed, and is lost"]);
+        must_be_one(
+            &root.troubles(&["i1-0", "i1-1", "i1-2"], &["w1-1"]),
+            &["i1-2: it was sealed, and is lost"],
+        );
         // As a power loss would leave it that took the directory and not the record, which others stand on.
         fs::remove_dir_all(root.layer("i1-1")).unwrap();
         let troubles = root.troubles(&SEALED, &["w1-1"]);
@@ -199,7 +202,10 @@ mod tests {
 
     #[test]
     fn a_sealed_layer_that_is_no_longer_sealed_is_found() {
-        must_be_one(&Root::new().troubles(&["i1-0", "i1-1", "w1-1"], &[]), &["w1-1: it was sealed, and is Writable"]);
+        must_be_one(
+            &Root::new().troubles(&["i1-0", "i1-1", "w1-1"], &[]),
+            &["w1-1: it was sealed, and is Writable"],
+        );
     }
 
     #[test]
