@@ -18,8 +18,8 @@ mod store;
 pub(crate) use build::{suite, test as built_test};
 use matrix::Column;
 use outcome::{Outcome, Record};
-use place::On;
 pub(crate) use part::option;
+use place::On;
 pub(crate) use store::FileSystem;
 
 /// Holds drivers to the contract.

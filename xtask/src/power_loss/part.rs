@@ -44,5 +44,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     println!("{OPENING}");
     std::io::stdout().flush()?;
     // Returns only if that fails.
-    Err(Command::new(&args.program).exec()).with_context(|| format!("failed to start {}", args.program.display()))
+    Err(Command::new(&args.program).exec())
+        .with_context(|| format!("failed to start {}", args.program.display()))
 }

@@ -53,8 +53,9 @@ impl Promises {
                 doubtful.remove(of);
             }
             "empty" => {
-                self.empty =
-                    Some(serde_json::from_str(of).context("what the victim says of the empty root is no JSON")?);
+                self.empty = Some(
+                    serde_json::from_str(of).context("what the victim says of the empty root is no JSON")?,
+                );
             }
             _ => {}
         }

@@ -50,7 +50,11 @@ impl fmt::Display for Summary {
         let rounds: u32 = self.kills.values().sum();
         let (sealed, others) = self.layers;
         writeln!(f, "power losses: {rounds}, met by {}", list(&self.kills))?;
-        writeln!(f, "roots judged: {}, with {sealed} sealed layers and {others} others, all good", self.judged)?;
+        writeln!(
+            f,
+            "roots judged: {}, with {sealed} sealed layers and {others} others, all good",
+            self.judged
+        )?;
         writeln!(f, "roots emptied: {}, with nothing left behind", self.emptied)?;
         writeln!(f, "layers sealed meanwhile: {}", self.made)?;
         writeln!(f, "mended on opening: {}", list(&self.recovered))
@@ -72,7 +76,9 @@ mod tests {
     #[test]
     fn a_summary_counts_what_was_said() {
         let mut summary = Summary::default();
-        for line in ["opening", "recovered lost", "recovered removed", "recovered lost", "checked 3 1", "working"] {
+        for line in
+            ["opening", "recovered lost", "recovered removed", "recovered lost", "checked 3 1", "working"]
+        {
             summary.hear(line);
         }
         summary.hear("checked 4 0");

@@ -13,9 +13,9 @@ use anyhow::{Context as _, Result, bail};
 use super::console::Console;
 use super::emulator::Emulator;
 use super::kernel::Kernel;
+use super::plug::Plug;
 use super::qemu::{self, Accelerator};
 use super::task::{self, Share, Task};
-use super::plug::Plug;
 use super::{GUEST_FAILED, Machine, POWER_LOST, uml};
 use crate::workspace;
 
