@@ -58,6 +58,8 @@ const PATIENCE: u64 = 300;
 /// nothing is left of what is no more. Then layers are made, written to and removed until the guest is killed. What went
 /// wrong ends it: with the end of the guest's console, and a copy of the disk.
 ///
+/// With `--option sync=none` nothing is flushed, and it must find that layers are lost.
+///
 /// A round takes about four seconds. Nothing is left behind, not even by a run that is killed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
