@@ -80,6 +80,14 @@ impl Stop {
         }
     }
 
+    /// What it says, whatever it is.
+    #[must_use]
+    pub fn reason(self) -> String {
+        match self {
+            Self::Failed(what) | Self::NotOffered(what) | Self::NotRun(what) => what,
+        }
+    }
+
     /// A case that could not be run.
     pub fn not_run(reason: impl Into<String>) -> Self {
         Self::NotRun(reason.into())

@@ -11,6 +11,7 @@ use layerstack_core::{Error, LayerId, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::case::{Stop, Verdict};
+use crate::power_loss;
 use crate::subject::Subject;
 use crate::suite::Suite;
 
@@ -54,21 +55,31 @@ pub enum Done {
 /// A process to be started.
 #[derive(Debug)]
 pub struct Errand {
-    orders: Orders,
+    orders: Steps,
     kill: Vec<(&'static str, String)>,
     /// Whether no other case runs meanwhile.
     alone: bool,
 }
 
+/// What the environment holds.
 #[derive(Debug, Serialize, Deserialize)]
-struct Orders {
+#[serde(rename_all = "kebab-case")]
+enum Orders {
+    /// Do some steps and report on each.
+    Steps(Steps),
+    /// Work until the kernel is killed: what `cargo xtask power-loss` starts.
+    PowerLoss(power_loss::Orders),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Steps {
     root: PathBuf,
     steps: Vec<Step>,
 }
 
 impl Errand {
     pub(crate) fn new(root: &Path, steps: Vec<Step>, alone: bool) -> Self {
-        let orders = Orders { root: root.to_owned(), steps };
+        let orders = Steps { root: root.to_owned(), steps };
         Self { orders, kill: Vec::new(), alone }
     }
 
@@ -94,7 +105,7 @@ impl Errand {
         if !self.alone {
             return Err(Stop::failed("a case that starts processes has to be listed behind `alone`"));
         }
-        let orders = serde_json::to_string(&self.orders).map_err(Stop::failed)?;
+        let orders = serde_json::to_string(&Orders::Steps(self.orders)).map_err(Stop::failed)?;
         let child = Command::new(std::env::current_exe()?)
             .env(VARIABLE, orders)
             .envs(self.kill)
@@ -199,9 +210,11 @@ impl Report {
 /// Does the errand that the environment holds, if any.
 pub(crate) fn serve(suite: &Suite) -> Option<ExitCode> {
     let orders = std::env::var(VARIABLE).ok()?;
-    let served = serde_json::from_str(&orders)
-        .map_err(|error| error.to_string())
-        .and_then(|orders| serve_orders(suite, &orders).map_err(|error| format!("{error:?}")));
+    let served = match serde_json::from_str(&orders) {
+        Ok(Orders::Steps(orders)) => serve_steps(suite, &orders).map_err(|error| format!("{error:?}")),
+        Ok(Orders::PowerLoss(orders)) => power_loss::serve(suite, &orders).map_err(|stop| stop.reason()),
+        Err(error) => Err(error.to_string()),
+    };
     Some(match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -212,7 +225,7 @@ pub(crate) fn serve(suite: &Suite) -> Option<ExitCode> {
     })
 }
 
-fn serve_orders(suite: &Suite, orders: &Orders) -> Result<()> {
+fn serve_steps(suite: &Suite, orders: &Steps) -> Result<()> {
     let config = suite.config();
     let layers = (suite.open)(suite.registration, &orders.root, &config)?;
     for step in &orders.steps {

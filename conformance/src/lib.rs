@@ -44,6 +44,8 @@ mod front;
 
 pub mod errand;
 
+mod power_loss;
+
 pub mod snapshot;
 
 pub mod oracle;

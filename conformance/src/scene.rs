@@ -171,7 +171,6 @@ impl Scene {
     }
 }
 
-/// Adds what is below a directory, by type and name. Reads no file: a driver's own may be larger than any disk.
 /// Waits until a file system has as much room as before, but for a little that it may keep. Some free what was deleted
 /// behind one's back (btrfs, xfs), and the next case would meet that.
 fn wait_for_room(store: &Path, before: u64) -> Verdict {
@@ -185,7 +184,8 @@ fn wait_for_room(store: &Path, before: u64) -> Verdict {
     }
 }
 
-fn list_names(directory: &Path, root: &Path, names: &mut Vec<String>) -> Verdict {
+/// Adds what is below a directory, by type and name. Reads no file: a driver's own may be larger than any disk.
+pub(crate) fn list_names(directory: &Path, root: &Path, names: &mut Vec<String>) -> Verdict {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let (path, kind) = (entry.path(), entry.file_type()?);

@@ -87,6 +87,9 @@ pub trait Driver: Send + Sync + fmt::Debug {
     ///   there is no error.
     /// - A first step that is atomic makes the layer unusable; the rest may take its time.
     ///
+    /// Where the layer's mount plan has a target outside of the layer, that goes too
+    /// ([`remove_target`](crate::mount::remove_target)).
+    ///
     /// # Errors
     /// What the back end gives; calling it again goes on.
     fn remove(&self, id: &LayerId) -> Result<()>;

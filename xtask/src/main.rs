@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod conformance;
 mod demo;
+mod power_loss;
 mod process;
 mod setup;
 mod test;
@@ -34,6 +35,9 @@ enum Command {
     Test(test::Args),
     Tidy(tidy::Args),
     Demo(demo::Args),
+    PowerLoss(power_loss::Args),
+    #[command(hide = true)]
+    PowerLossPart(power_loss::part::Args),
     Vm(vm::Args),
     #[command(hide = true)]
     VmSession(vm::session::Args),
@@ -50,6 +54,8 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Tidy(args) => tidy::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::PowerLoss(args) => power_loss::run(&args),
+        Command::PowerLossPart(args) => power_loss::part::run(&args),
         Command::Vm(args) => vm::run(&args),
         Command::VmSession(args) => vm::session::run(&args),
         Command::VmGuest(args) => vm::guest::run(&args),

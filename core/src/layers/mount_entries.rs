@@ -180,13 +180,7 @@ impl Layers {
 
     fn forget_mount(&self, entry: &Entry, _guard: &Guard<'_>) -> Result<()> {
         if entry.made_target {
-            // Whoever put something there keeps it.
-            match rustix::fs::rmdir(&entry.target) {
-                Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) => {}
-                Err(errno) => {
-                    return Err(Error::from_errno(errno, "remove the target").with_path(&entry.target));
-                }
-            }
+            mount::remove_target(&entry.target)?;
         }
         records::unlink(&self.records.mounts, &entry.name)
             .map_err(|errno| self.records.fail(errno, "forget the mount", "mounts"))?;

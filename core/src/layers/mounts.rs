@@ -3,9 +3,6 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Mode;
-use rustix::io::Errno;
-
 use super::mount_entries::Entry;
 use super::records::{self, Guard};
 use super::{Layer, LayerState, Layers};
@@ -175,7 +172,7 @@ impl Layers {
 
     fn attach(&self, plan: &MountPlan, entry: &mut Entry, file: &OwnedFd) -> Result<()> {
         if entry.made_target {
-            make_target(&entry.target)?;
+            mount::make_target(&entry.target)?;
         }
         entry.id = mount::attach(plan, &entry.target)?.id;
         crate::kill_point!("layers.mount.attached");
@@ -298,12 +295,5 @@ fn existing_directory(target: &Path) -> Result<PathBuf> {
             Err(Error::new(ErrorKind::NotFound, "the target does not exist").with_path(target))
         }
         Err(error) => Err(Error::from_io(error, "find the target").with_path(target)),
-    }
-}
-
-fn make_target(target: &Path) -> Result<()> {
-    match rustix::fs::mkdir(target, Mode::from_raw_mode(0o700)) {
-        Ok(()) | Err(Errno::EXIST) => Ok(()),
-        Err(errno) => Err(Error::from_errno(errno, "make the target").with_path(target)),
     }
 }

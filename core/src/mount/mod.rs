@@ -25,6 +25,8 @@ mod lookup;
 
 mod table;
 
+mod target;
+
 mod sys;
 
 pub use attach::{
@@ -34,3 +36,5 @@ pub use fsmount::appends_layers;
 pub use lookup::{MountId, mounted_at};
 pub use plan::{Access, Hold, MountOption, MountPlan, MountSpec};
 pub use table::{TableEntry, mounts_below, parse_table};
+pub(crate) use target::make_target;
+pub use target::remove_target;

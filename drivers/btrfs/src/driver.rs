@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use layerstack_core::capability::Capabilities;
 use layerstack_core::driver::{ApplyTarget, Candidates, Driver, FoundLayer, LayerForm, NewLayer, Usage};
 use layerstack_core::fs::sync_file_system;
-use layerstack_core::mount::{Access, MountPlan};
+use layerstack_core::mount::{Access, MountPlan, remove_target};
 use layerstack_core::options::Options;
 use layerstack_core::registry::OpenRequest;
 use layerstack_core::{Error, ErrorKind, LayerId, Result, kill_point};
@@ -158,7 +158,8 @@ impl Driver for Btrfs {
 
     fn remove(&self, id: &LayerId) -> Result<()> {
         self.layout.remove(id)?;
-        self.layout.forget_limit(id)
+        self.layout.forget_limit(id)?;
+        remove_target(&self.layout.mount_point(id))
     }
 
     fn list(&self) -> Result<Vec<LayerId>> {

@@ -9,7 +9,7 @@ use layerstack_core::capability::{Capabilities, Feature, QuotaKind};
 use layerstack_core::driver::{
     ApplyTarget, Candidates, CtimeWindow, Driver, FoundLayer, LayerForm, NewLayer, Usage,
 };
-use layerstack_core::mount::{Access, MountPlan};
+use layerstack_core::mount::{Access, MountPlan, remove_target};
 use layerstack_core::registry::OpenRequest;
 use layerstack_core::tree::Tree;
 use layerstack_core::{Error, ErrorKind, LayerId, Result, kill_point};
@@ -264,6 +264,7 @@ impl Driver for Devicemapper {
     }
 
     fn remove(&self, id: &LayerId) -> Result<()> {
+        remove_target(&self.layout.mount_point(id))?;
         let key = key_of(id);
         let device = {
             let _passage = self.gate.pass(&self.layout)?;

@@ -6,7 +6,7 @@ use std::path::Path;
 use layerstack_core::capability::{Capabilities, Feature, QuotaKind};
 use layerstack_core::driver::{ApplyTarget, Candidates, Driver, FoundLayer, LayerForm, NewLayer, Usage};
 use layerstack_core::fs::{FileSystemType, copy_tree, sync_file_system, tree_usage};
-use layerstack_core::mount::{Access, MountPlan};
+use layerstack_core::mount::{Access, MountPlan, remove_target};
 use layerstack_core::options::Options;
 use layerstack_core::quota::{Limits, ProjectQuota, within_limit};
 use layerstack_core::registry::OpenRequest;
@@ -156,7 +156,8 @@ impl Driver for Vfs {
         kill_point!("vfs.remove.withdrawn");
         window::remove(self.layout.windows(), id)
             .map_err(|errno| Error::from_errno(errno, "forget the time of the copy"))?;
-        self.remove_staged(id)
+        self.remove_staged(id)?;
+        remove_target(&self.layout.mount_point(id))
     }
 
     fn list(&self) -> Result<Vec<LayerId>> {

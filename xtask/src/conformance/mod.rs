@@ -15,11 +15,12 @@ pub(crate) mod part;
 mod place;
 mod store;
 
-pub(crate) use build::test as built_test;
+pub(crate) use build::{suite, test as built_test};
 use matrix::Column;
 use outcome::{Outcome, Record};
+pub(crate) use part::option;
 use place::On;
-use store::FileSystem;
+pub(crate) use store::FileSystem;
 
 /// Holds drivers to the contract.
 ///

@@ -143,7 +143,7 @@ fn suite_on(args: &Args, store: &Store) -> Command {
 }
 
 /// An option as the command line has it. The suite takes several in one variable, separated by spaces.
-pub(super) fn option(text: &str) -> Result<String> {
+pub(crate) fn option(text: &str) -> Result<String> {
     ensure!(
         text.split_once('=').is_some_and(|(key, _)| !key.is_empty()) && !text.contains(char::is_whitespace),
         "an option is KEY=VALUE without spaces, such as dm.fs=xfs"

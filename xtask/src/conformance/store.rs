@@ -59,6 +59,24 @@ impl FileSystem {
     }
 }
 
+impl FileSystem {
+    /// Makes it on a file or a disk, without quota for single directories.
+    pub(crate) fn make_on(self, disk: &Path) -> Result<()> {
+        let Some((words, _)) = self.ways().last() else { bail!("no {self:?} can be made on a disk") };
+        process::output(maker(words)?.arg(disk)).map(drop)
+    }
+}
+
+/// The command that makes a file system, without the place.
+fn maker(words: &[&str]) -> Result<Command> {
+    let Some(program) = process::find(words[0]) else {
+        bail!("{} is missing; get it with: cargo xtask setup", words[0]);
+    };
+    let mut command = Command::new(program);
+    command.args(&words[1..]);
+    Ok(command)
+}
+
 /// A large and a small file system, both mounted and empty.
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -128,13 +146,11 @@ impl Store {
     }
 
     fn make_in_a_file(&self, words: &[&str], options: &str, size: u64, target: &Path) -> Result<()> {
-        let Some(program) = process::find(words[0]) else {
-            bail!("{} is missing; get it with: cargo xtask setup", words[0]);
-        };
+        let mut maker = maker(words)?;
         let image = tempfile::NamedTempFile::new_in(&self.folder)
             .context("failed to make a file for the file system")?;
         image.as_file().set_len(size)?;
-        process::output(Command::new(program).args(&words[1..]).arg(image.path()))?;
+        process::output(maker.arg(image.path()))?;
         process::output(Command::new("mount").args(["-o", options]).arg(image.path()).arg(target)).map(drop)
     }
 }

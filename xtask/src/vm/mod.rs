@@ -21,6 +21,7 @@ mod initramfs;
 mod kernel;
 mod modules;
 mod packages;
+mod plug;
 mod qemu;
 mod registers;
 pub(crate) mod session;
@@ -32,6 +33,9 @@ pub(crate) use session::Order;
 
 /// The exit code of a run whose guest failed, as against the command in it.
 pub(crate) const GUEST_FAILED: u8 = 125;
+
+/// The exit code of a run whose guest was killed because the plug was pulled.
+pub(crate) const POWER_LOST: u8 = 137;
 
 /// Run a command in a guest kernel, or open a shell there.
 ///
@@ -97,6 +101,11 @@ impl Options {
         self.kernel.is_some()
     }
 
+    /// Whether the caller wants to see the console.
+    pub(crate) fn shows_console(&self) -> bool {
+        self.console
+    }
+
     /// The order to run a command, with the files that it needs there at its hand: `keep` are directories that the guest
     /// must show even where it has a directory of its own in their place.
     pub(crate) fn order(
@@ -120,6 +129,8 @@ impl Options {
             memory: self.memory,
             timeout: self.timeout,
             console: self.console,
+            disk: None,
+            plug: false,
         })
     }
 }

@@ -13,9 +13,10 @@ use anyhow::{Context as _, Result, bail};
 use super::console::Console;
 use super::emulator::Emulator;
 use super::kernel::Kernel;
+use super::plug::Plug;
 use super::qemu::{self, Accelerator};
 use super::task::{self, Share, Task};
-use super::{GUEST_FAILED, Machine, uml};
+use super::{GUEST_FAILED, Machine, POWER_LOST, uml};
 use crate::workspace;
 
 /// The exit code of a run that took too long, as timeout(1) has it.
@@ -58,6 +59,10 @@ pub(crate) struct Order {
     pub(crate) timeout: u64,
     /// Whether to show the console.
     pub(crate) console: bool,
+    /// A file that the guest has as its disk.
+    pub(crate) disk: Option<PathBuf>,
+    /// Whether the guest is killed outright when our standard input ends, as by a power loss.
+    pub(crate) plug: bool,
 }
 
 impl Order {
@@ -84,9 +89,11 @@ fn run_order(order: &Order) -> Result<u8> {
     let terminal = if shell { Some(rustix::termios::tcgetattr(io::stdin())?) } else { None };
     let ended = match order.kernel.machine {
         Machine::Uml => {
-            let mut command = uml::command(&order.kernel, &program, &share, order.memory, shell)?;
+            let disk = order.disk.as_deref();
+            let mut command = uml::command(&order.kernel, &program, &share, order.memory, disk, shell)?;
             follow(&mut command, PATIENCE, &share, order)
         }
+        Machine::Qemu if order.disk.is_some() => bail!("a disk takes a kernel of User Mode Linux"),
         Machine::Qemu => emulate(&program, &share, order),
     };
     if let Some(before) = terminal {
@@ -172,6 +179,7 @@ fn follow(command: &mut Command, patience: Duration, share: &Share, order: &Orde
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let console = Console::read(reader, order.console);
     let mut output = Output::new(share)?;
+    let plug = order.plug.then(|| Plug::of(io::stdin()));
     let limit = (order.timeout > 0).then(|| Duration::from_secs(order.timeout));
     let mut alive = (share.pulse(), Instant::now());
     let failure = loop {
@@ -180,6 +188,14 @@ fn follow(command: &mut Command, patience: Duration, share: &Share, order: &Orde
         output.pass_on()?;
         if let Some(code) = end {
             return Ok(code);
+        }
+        if plug.as_ref().is_some_and(Plug::is_pulled) {
+            let _ = guest.kill();
+            end_all_others();
+            // What it came to say before, which a promise may be in.
+            console.end();
+            output.pass_on()?;
+            return Ok(POWER_LOST);
         }
         if let Some(status) = status {
             break format!("the guest died ({status})");

@@ -17,6 +17,7 @@ pub(crate) fn command(
     program: &Path,
     share: &Share,
     memory: u32,
+    disk: Option<&Path>,
     shell: bool,
 ) -> Result<Command> {
     let mut command = Command::new(&kernel.file);
@@ -27,6 +28,9 @@ pub(crate) fn command(
     command.args(["root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet", "panic=-1"]);
     // Where it keeps the file that names its process; goes with the share.
     command.arg(format!("uml_dir={}", share.path().display()));
+    if let Some(disk) = disk {
+        command.arg(format!("ubd0={}", word(disk)?));
+    }
     command.args(["con=null", "con0=null,fd:1"]);
     if shell {
         command.arg("con1=fd:0");
