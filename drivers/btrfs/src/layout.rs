@@ -5,7 +5,6 @@
 //! <home>/subvolumes/.<id>    the same on its way out: a name that no layer can have
 //! <home>/quotas/<id>         the layer's size limit in bytes, as Docker has it; absent where it has none
 //! <home>/snapshots           see snapshots.rs
-//! <home>/groups/<number>     a deleted subvolume's quota group that the kernel kept, see groups.rs
 //! <home>/mnt/<id>            where the layer is mounted if the caller names no other place; absent otherwise
 //! ```
 //! Of these Docker knows the first and the third, and ignores the others.
@@ -18,7 +17,7 @@ use layerstack_core::{Error, ErrorKind, LayerId, Result, kill_point};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::groups::Groups;
+use crate::quota::Groups;
 use crate::subvolume::{self, Subvolume};
 use crate::sys::{self, Key};
 use crate::{names, nested, release};
@@ -60,9 +59,7 @@ impl Layout {
         let stat = rustix::fs::fstat(&subvolumes)
             .map_err(|errno| Error::from_errno(errno, "inspect").with_path(&path))?;
         let place = (stat.st_ino, subvolume::containing(&path)?);
-        let groups = Groups::open(home)?;
-        groups.settle(&subvolumes);
-        Ok(Self { home: home.to_owned(), subvolumes, quotas, place, groups })
+        Ok(Self { home: home.to_owned(), subvolumes, quotas, place, groups: Groups::default() })
     }
 
     pub(crate) fn home(&self) -> &Path {
@@ -171,11 +168,10 @@ impl Layout {
     /// Deletes a subvolume that has none in it, and its quota group. False where the file system says that it is not
     /// empty: only other subvolumes count for that.
     pub(crate) fn delete(&self, path: &Path, number: u64) -> Result<bool> {
-        let noted = self.groups.release(&self.subvolumes, number)?;
-        kill_point!("btrfs.remove.released");
+        Groups::release(&self.subvolumes, number)?;
         let deleted = subvolume::delete(path)?;
-        if noted && deleted {
-            self.groups.deleted(&self.subvolumes, number);
+        if deleted {
+            self.groups.forget(&self.subvolumes, number)?;
         }
         Ok(deleted)
     }
@@ -208,7 +204,7 @@ impl Layout {
 
 /// Makes a directory where it is absent. Nobody but root and its group may pass: a layer has setuid programs of
 /// other people.
-pub(crate) fn make_directory(path: &Path) -> Result<OwnedFd> {
+fn make_directory(path: &Path) -> Result<OwnedFd> {
     let passable = Mode::RWXU | Mode::XGRP;
     let made = match rustix::fs::mkdir(path, passable) {
         // Whatever the umask is.

@@ -26,8 +26,6 @@ mod namespace;
 
 mod quota;
 
-mod groups;
-
 mod usage;
 
 mod space;
