@@ -17,7 +17,7 @@ use layerstack_core::{Error, ErrorKind, LayerId, Result, kill_point};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::quota::Groups;
+use crate::groups::Groups;
 use crate::subvolume::{self, Subvolume};
 use crate::sys::{self, Key};
 use crate::{names, nested, release};
@@ -59,7 +59,10 @@ impl Layout {
         let stat = rustix::fs::fstat(&subvolumes)
             .map_err(|errno| Error::from_errno(errno, "inspect").with_path(&path))?;
         let place = (stat.st_ino, subvolume::containing(&path)?);
-        Ok(Self { home: home.to_owned(), subvolumes, quotas, place, groups: Groups::default() })
+        let notes = quotas.try_clone().map_err(|error| Error::from_io(error, "duplicate a descriptor"))?;
+        let groups = Groups::open(notes)?;
+        groups.settle(&subvolumes);
+        Ok(Self { home: home.to_owned(), subvolumes, quotas, place, groups })
     }
 
     pub(crate) fn home(&self) -> &Path {
@@ -168,10 +171,11 @@ impl Layout {
     /// Deletes a subvolume that has none in it, and its quota group. False where the file system says that it is not
     /// empty: only other subvolumes count for that.
     pub(crate) fn delete(&self, path: &Path, number: u64) -> Result<bool> {
-        Groups::release(&self.subvolumes, number)?;
+        let noted = self.groups.release(&self.subvolumes, number)?;
+        kill_point!("btrfs.remove.released");
         let deleted = subvolume::delete(path)?;
-        if deleted {
-            self.groups.forget(&self.subvolumes, number)?;
+        if noted && deleted {
+            self.groups.deleted(&self.subvolumes, number);
         }
         Ok(deleted)
     }

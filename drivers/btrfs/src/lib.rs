@@ -26,6 +26,8 @@ mod namespace;
 
 mod quota;
 
+mod groups;
+
 mod usage;
 
 mod space;

@@ -8,15 +8,12 @@
 //! Whether a file system counts is its administrator's to say: counting costs time, for everybody on it. Nothing here
 //! turns it on or off.
 
-use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use layerstack_core::{Error, ErrorKind, Result};
 use rustix::io::Errno;
 
-use crate::release;
 use crate::sys::{self, Key};
 
 /// How a file system counts.
@@ -100,66 +97,4 @@ pub(crate) fn count(file_system: impl AsFd, number: u64) -> Result<Option<Count>
     sys::search(file_system, key, |item| count = item.number(8).zip(item.number(24)))
         .map_err(|errno| Error::from_errno(errno, "ask for what is counted for the layer"))?;
     Ok(count.map(|(referenced, exclusive)| Count { referenced, exclusive }))
-}
-
-/// Groups of subvolumes that were deleted. A kernel may keep a group until the last block of the subvolume is gone, which
-/// takes its time; kernels from 6.11 on then remove it themselves, others have to be asked again.
-#[derive(Debug, Default)]
-pub(crate) struct Groups {
-    kept: Mutex<VecDeque<u64>>,
-}
-
-impl Groups {
-    /// How many of those that the kernel kept are tried again each time.
-    const AGAIN: usize = 4;
-
-    /// Removes the group of a subvolume that is about to be deleted, where the kernel does not keep it. Not afterwards:
-    /// between the subvolume's end and the next commit the group counts what is gone, and Linux 6.11 and later take its
-    /// removal then for damage, and enforce no limit any more (`btrfs_remove_qgroup` of `fs/btrfs/qgroup.c`).
-    pub(crate) fn release(file_system: impl AsFd, number: u64) -> Result<()> {
-        match sys::remove_group(&file_system, number) {
-            Ok(()) | Err(Errno::NOENT | Errno::NOTCONN | Errno::BUSY) => Ok(()),
-            Err(errno) => Err(Error::from_errno(errno, "remove the layer's quota group")),
-        }
-    }
-
-    /// Removes the group of a deleted subvolume, and some that could not be removed earlier.
-    pub(crate) fn forget(&self, file_system: impl AsFd, number: u64) -> Result<()> {
-        self.kept().push_front(number);
-        for _ in 0..=Self::AGAIN {
-            let Some(number) = self.kept().pop_front() else { break };
-            if !Self::try_remove(&file_system, number)? {
-                self.kept().push_back(number);
-            }
-        }
-        Ok(())
-    }
-
-    /// Tries all once more. What the kernel still keeps it removes itself, or the next `btrfs qgroup clear-stale`.
-    pub(crate) fn settle(&self, file_system: impl AsFd) {
-        for number in self.kept().drain(..) {
-            if let Err(error) = Self::try_remove(&file_system, number) {
-                tracing::warn!(number, ?error, "a deleted layer's quota group is left");
-            }
-        }
-    }
-
-    /// Removes a group that counts nothing any more. Whether it is gone.
-    fn try_remove(file_system: impl AsFd, number: u64) -> Result<bool> {
-        // In this order: what is gone is counted until the next commit, and never again after it.
-        let counts = |count: Count| count.referenced > 0 || count.exclusive > 0;
-        if release::is_there(&file_system, number)? || count(&file_system, number)?.is_some_and(counts) {
-            return Ok(false);
-        }
-        match sys::remove_group(&file_system, number) {
-            // Gone already, or nothing is counted.
-            Ok(()) | Err(Errno::NOENT | Errno::NOTCONN) => Ok(true),
-            Err(Errno::BUSY) => Ok(false),
-            Err(errno) => Err(Error::from_errno(errno, "remove the layer's quota group")),
-        }
-    }
-
-    fn kept(&self) -> std::sync::MutexGuard<'_, VecDeque<u64>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }

@@ -13,6 +13,7 @@ use layerstack_core::options::Options;
 use layerstack_core::registry::Registry;
 use layerstack_core::tree::{Tree, dump};
 
+use crate::quota::{groups, notes, settle};
 use crate::store::{Store, grow, id, names, run};
 
 /// Where the process that is to be killed finds the root.
@@ -60,7 +61,7 @@ fn start(store: &Store, kill_at: Option<&str>) -> (Option<i32>, Vec<String>) {
 
 #[test]
 fn every_layer_is_whole_or_absent_and_nothing_else_is_left() {
-    let store = Store::new();
+    let store = Store::large();
     run(Command::new("btrfs").args(["quota", "enable"]).arg(store.path()));
     grow(&store.layers(), "base", None, true, fill);
     let text = |layer: &str| {
@@ -68,6 +69,7 @@ fn every_layer_is_whole_or_absent_and_nothing_else_is_left() {
         dump(&Tree::from_fd(fs::File::open(path).unwrap().into())).unwrap()
     };
     let (base, clean) = (text("base"), (names(&store.home()), store.subvolumes()));
+    let counted = groups(&store);
     let (_, passed) = start(&store, None);
     let ours: BTreeSet<_> = passed.iter().filter(|point| point.starts_with("btrfs.")).cloned().collect();
     let wanted = [
@@ -77,6 +79,7 @@ fn every_layer_is_whole_or_absent_and_nothing_else_is_left() {
         "btrfs.freeze.snapshot",
         "btrfs.remove.deleted",
         "btrfs.remove.nested",
+        "btrfs.remove.released",
         "btrfs.remove.renamed",
         "btrfs.seal.read-only",
     ];
@@ -104,5 +107,8 @@ fn every_layer_is_whole_or_absent_and_nothing_else_is_left() {
         }
         drop(layers);
         assert_eq!((names(&store.home()), store.subvolumes()), clean, "{at}");
+        settle(&store);
+        drop(store.open());
+        assert_eq!((groups(&store), notes(&store)), (counted.clone(), vec![]), "{at}");
     }
 }

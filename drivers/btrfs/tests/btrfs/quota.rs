@@ -30,7 +30,7 @@ fn enable(store: &Store, simple: bool) -> bool {
 /// Both kinds, as far as the kernel has them.
 fn with_each_kind(work: impl Fn(&Store)) {
     for simple in [false, true] {
-        let store = Store::new();
+        let store = Store::large();
         if enable(&store, simple) {
             work(&store);
         }
@@ -50,13 +50,13 @@ fn fits(path: &Path, megabytes: u32) -> u32 {
 }
 
 /// Waits until deleted subvolumes are gone.
-fn settle(store: &Store) {
+pub(crate) fn settle(store: &Store) {
     for words in [["filesystem", "sync"], ["subvolume", "sync"], ["filesystem", "sync"]] {
         run(Command::new("btrfs").args(words).arg(store.path()));
     }
 }
 
-fn groups(store: &Store) -> Vec<String> {
+pub(crate) fn groups(store: &Store) -> Vec<String> {
     settle(store);
     let shown = output(Command::new("btrfs").args(["qgroup", "show"]).arg(store.path()));
     let first = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
@@ -92,6 +92,77 @@ fn a_limit_counts_what_the_layer_adds() {
         drop(driver);
         assert_eq!(groups(store), [""; 0]);
     });
+}
+
+/// A command that removes a layer ends long before the kernel has taken it away.
+#[test]
+fn a_group_goes_though_nobody_waits_for_the_kernel() {
+    with_each_kind(|store| {
+        let driver = store.open();
+        for layer in ["one", "two", "three"] {
+            let tree = create(&*driver, layer, None);
+            fs::write(tree.join("file"), vec![1; 1 << 20]).unwrap();
+        }
+        settle(store);
+        assert_eq!(groups(store).len(), 3);
+        driver.remove(&id("one")).unwrap();
+        drop(driver);
+        settle(store);
+        // Opening does for those that others have left, and removing for those before.
+        let driver = store.open();
+        assert_eq!((groups(store).len(), notes(store)), (2, vec![]));
+        driver.remove(&id("two")).unwrap();
+        settle(store);
+        driver.remove(&id("three")).unwrap();
+        assert!(groups(store).len() <= 1);
+        drop(driver);
+        assert_eq!((groups(store), notes(store)), (vec![], vec![]));
+    });
+}
+
+#[test]
+fn only_what_the_kernel_does_itself_is_not_noted() {
+    with_each_kind(|store| {
+        let driver = store.open();
+        for layer in ["one", "two", "three"] {
+            create(&*driver, layer, None);
+        }
+        for layer in ["one", "two"] {
+            settle(store);
+            driver.remove(&id(layer)).unwrap();
+        }
+        settle(store);
+        let before = (notes(store), groups(store));
+        driver.remove(&id("three")).unwrap();
+        if notes(store) == before.0 {
+            // Nobody asks for this one.
+            assert!(groups(store).len() < before.1.len());
+        }
+        settle(store);
+        drop(driver);
+        assert_eq!((groups(store), notes(store)), (vec![], vec![]));
+    });
+}
+
+#[test]
+fn where_nothing_is_counted_nothing_is_noted() {
+    let store = Store::new();
+    let driver = store.open();
+    create(&*driver, "layer", None);
+    driver.remove(&id("layer")).unwrap();
+    assert_eq!(notes(&store), Vec::<String>::new());
+}
+
+/// The groups of which the driver keeps in mind that they are to go.
+pub(crate) fn notes(store: &Store) -> Vec<String> {
+    let quotas = fs::File::open(store.home().join("quotas")).unwrap();
+    let mut names = vec![0; 64 << 10];
+    let length = rustix::fs::flistxattr(quotas, &mut names[..]).unwrap();
+    names[..length]
+        .split(|&byte| byte == 0)
+        .map(|name| String::from_utf8_lossy(name).into_owned())
+        .filter(|name| name.contains("layerstack"))
+        .collect()
 }
 
 #[test]

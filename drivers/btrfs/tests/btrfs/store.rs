@@ -23,11 +23,21 @@ pub(crate) struct Store {
 }
 
 impl Store {
+    /// A small one, where removing a layer waits for its room.
     pub(crate) fn new() -> Self {
+        Self::of_size(1 << 30)
+    }
+
+    /// One with so much room that nobody waits for any.
+    pub(crate) fn large() -> Self {
+        Self::of_size(16 << 30)
+    }
+
+    fn of_size(size: u64) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = tempfile::Builder::new().prefix("layerstack-btrfs-").tempdir_in("/dev/shm").unwrap();
         let image = directory.path().join("image");
-        fs::File::create(&image).unwrap().set_len(1 << 30).unwrap();
+        fs::File::create(&image).unwrap().set_len(size).unwrap();
         run(Command::new("mkfs.btrfs").arg("-q").arg(&image));
         let store = Self { directory, _turn: turn };
         fs::create_dir(store.path()).unwrap();
