@@ -37,10 +37,16 @@ pub(crate) fn of(layout: &Layout, id: &LayerId) -> Result<Candidates> {
     let (_, layer) = layout.subvolume(id)?;
     let Some(parent_id) = layout.parent(&layer)? else { return Ok(everywhere()) };
     let (_, parent) = layout.subvolume(&parent_id)?;
+    let is_large = |tree| share::is_large(layout.file_system(), tree, layer.made_in);
+    // Before anything is frozen: a snapshot that goes again has the kernel work beside the walk. A parent that is not sealed
+    // may have changed as well.
+    if is_large(layer.number)? || is_large(parent.number)? {
+        return Ok(everywhere());
+    }
     let (top, base) = (Frozen::of(layout, id)?, Frozen::of(layout, &parent_id)?);
-    // A parent that is not sealed may have changed as well.
-    for changed in [&top, &base] {
-        if share::is_large(layout.file_system(), changed.number(), layer.made_in)? {
+    // What had not been written down before is by now.
+    for (frozen, live) in [(&top, &layer), (&base, &parent)] {
+        if frozen.number() != live.number && is_large(frozen.number())? {
             return Ok(everywhere());
         }
     }

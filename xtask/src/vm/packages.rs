@@ -21,6 +21,9 @@ use crate::{process, workspace};
 /// Lists older than this are fetched anew. What they name is on the mirrors for longer.
 const FRESH: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// What the names of packages begin with that are not whole yet.
+const HALF: &str = "half-";
+
 /// The packages in the user's cache.
 #[derive(Debug)]
 pub(crate) struct Packages {
@@ -98,13 +101,14 @@ impl Packages {
         download: impl Fn(&Apt, &Path) -> Result<()>,
     ) -> Result<PathBuf> {
         let _lock = self.lock()?;
+        self.sweep()?;
         let apt = self.apt()?;
         let attempt = || -> Result<PathBuf> {
             let archive = apt.file_name(name)?;
             let target = self.home.join(format!("{}{suffix}", archive.trim_end_matches(".deb")));
             if !target.exists() {
                 eprintln!("fetching {name} from Debian's packages; this is done once");
-                let scratch = tempfile::Builder::new().prefix("half-").tempdir_in(&self.home)?;
+                let scratch = tempfile::Builder::new().prefix(HALF).tempdir_in(&self.home)?;
                 download(&apt, scratch.path())?;
                 let tree = scratch.path().join("tree");
                 unpack(scratch.path(), &tree)?;
@@ -114,6 +118,18 @@ impl Packages {
         };
         // A list can be older than the package, and name what the mirror no longer has.
         attempt().or_else(|_| apt.update().and_then(|()| attempt()))
+    }
+
+    /// Removes what runs that were killed had half fetched. The caller has the lock.
+    fn sweep(&self) -> Result<()> {
+        for entry in fs::read_dir(&self.home)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(HALF) {
+                fs::remove_dir_all(entry.path())
+                    .with_context(|| format!("failed to remove {}", entry.path().display()))?;
+            }
+        }
+        Ok(())
     }
 }
 
