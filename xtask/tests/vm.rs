@@ -220,6 +220,11 @@ fn an_emulated_machine_does_the_same() {
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(7), "out\n"), "{}", stderr(&output));
     assert_eq!(stderr(&output).lines().last(), Some("err"));
 
+    let script = "truncate -s 100M /tmp/image; mkfs.ext4 -q -F /tmp/image; mount -o loop /tmp/image /mnt; \
+                  grep -c ' /mnt ext4 ' /proc/mounts; test -c /dev/mapper/control";
+    let output = run(&["--on", "qemu", "--", "sh", "-c", script]);
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "1\n"), "{}", stderr(&output));
+
     let output = run(&["--on", "qemu", "--", "sh", "-c", "echo c > /proc/sysrq-trigger; sleep 1000"]);
     assert_eq!(output.status.code(), Some(125), "{}", stderr(&output));
     assert!(

@@ -43,6 +43,7 @@ pub(crate) fn given(machine: Option<Machine>, file: &Path, modules: Option<&Path
 /// Debian's.
 pub(crate) fn fetched(machine: Machine) -> Result<Kernel> {
     let packages = Packages::open()?;
+    let busybox = busybox()?;
     let (file, modules) = match machine {
         Machine::Uml => {
             let package = packages.unpacked("user-mode-linux")?;
@@ -50,7 +51,7 @@ pub(crate) fn fetched(machine: Machine) -> Result<Kernel> {
         }
         Machine::Qemu => {
             let name = packages.first_dependency(NEWEST)?;
-            let package = packages.unpacked(&name)?;
+            let package = packages.unpacked_and(&name, |tree| modules::decompress(tree, &busybox))?;
             let release = name.trim_start_matches("linux-image-");
             (
                 package.join("boot").join(format!("vmlinuz-{release}")),
@@ -58,7 +59,6 @@ pub(crate) fn fetched(machine: Machine) -> Result<Kernel> {
             )
         }
     };
-    let busybox = busybox()?;
     modules::index(&modules, &busybox)?;
     Ok(Kernel { machine, file, modules: Some(modules), busybox: Some(busybox), preload: preload(machine)? })
 }

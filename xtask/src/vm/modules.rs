@@ -1,4 +1,6 @@
-//! The lists that tell which module is needed when. The kernel's package leaves them to the installation (depmod(8)).
+//! A kernel's modules as its package has them, made ready: decompressed where they are compressed, which busybox's tools do
+//! not take, and with the lists that tell which one is needed when, which the package leaves to the installation
+//! (depmod(8)).
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,6 +14,13 @@ use crate::process;
 
 /// The device nodes on whose opening the kernel loads a module.
 const NODES: &str = "modules.devname";
+
+/// Decompresses all modules below a directory.
+pub(crate) fn decompress(tree: &Path, busybox: &Path) -> Result<()> {
+    let mut find = Command::new(busybox);
+    find.arg("find").arg(tree).args(["-name", "*.ko.xz", "-exec"]).arg(busybox).args(["unxz", "{}", "+"]);
+    process::output(&mut find).map(drop)
+}
 
 /// Makes the lists in a directory of modules, unless they are there.
 pub(crate) fn index(modules: &Path, busybox: &Path) -> Result<()> {

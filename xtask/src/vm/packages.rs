@@ -49,20 +49,27 @@ impl Packages {
 
     /// The directory with the files of a package, fetched if it is not there yet.
     pub(crate) fn unpacked(&self, name: &str) -> Result<PathBuf> {
-        self.provide(name, "", |apt, scratch| {
+        self.unpacked_and(name, |_| Ok(()))
+    }
+
+    /// The same; what has to be done once with a fetched tree is done before anybody sees it.
+    pub(crate) fn unpacked_and(&self, name: &str, finish: impl Fn(&Path) -> Result<()>) -> Result<PathBuf> {
+        let download = |apt: &Apt, scratch: &Path| {
             process::output(apt.get().current_dir(scratch).args(["download", name])).map(drop)
-        })
+        };
+        self.provide(name, "", download, finish)
     }
 
     /// The same with the files of all packages that it needs in one tree, down to the C library.
     pub(crate) fn unpacked_with_all(&self, name: &str) -> Result<PathBuf> {
-        self.provide(name, "+all", |apt, scratch| {
+        let download = |apt: &Apt, scratch: &Path| {
             fs::create_dir(scratch.join("partial"))?;
             let archives = format!("Dir::Cache::archives={}/", scratch.display());
             let mut install = apt.get();
             install.args(["install", "--yes", "--download-only", "--no-install-recommends", name]);
             process::output(install.args(["--option", &archives, "--option", "Debug::NoLocking=1"])).map(drop)
-        })
+        };
+        self.provide(name, "+all", download, |_| Ok(()))
     }
 
     /// What a package that only names others needs first: its newest version's.
@@ -99,6 +106,7 @@ impl Packages {
         name: &str,
         suffix: &str,
         download: impl Fn(&Apt, &Path) -> Result<()>,
+        finish: impl Fn(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
         let _lock = self.lock()?;
         self.sweep()?;
@@ -112,6 +120,7 @@ impl Packages {
                 download(&apt, scratch.path())?;
                 let tree = scratch.path().join("tree");
                 unpack(scratch.path(), &tree)?;
+                finish(&tree)?;
                 fs::rename(&tree, &target).with_context(|| format!("failed to make {}", target.display()))?;
             }
             Ok(target)

@@ -27,12 +27,17 @@ pub(super) fn provide(task: &Task) -> Result<()> {
     let target = Path::new("/lib/modules").join(&release);
     fs::create_dir_all(&target).with_context(|| format!("failed to make {}", target.display()))?;
     mount_bind(modules, &target).context("failed to show the modules")?;
-    // Where the kernel looks for it (/proc/sys/kernel/modprobe).
+    // Where the kernel looks for it (/proc/sys/kernel/modprobe). That of kmod takes no lists but its own depmod's.
     let loader = Path::new("/sbin/modprobe");
     if let Some(busybox) = &task.busybox
-        && !loader.exists()
+        && !(loader.exists() && modules.join("modules.dep.bin").exists())
     {
-        symlink(busybox, loader).context("failed to provide modprobe")?;
+        match fs::remove_file(loader) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).context("failed to replace modprobe");
+            }
+            _ => symlink(busybox, loader).context("failed to provide modprobe")?,
+        }
     }
     for node in text(modules.join("modules.devname")).lines().filter_map(Node::parse) {
         node.make().with_context(|| format!("failed to make /dev/{}", node.name))?;
