@@ -13,7 +13,8 @@ use crate::subject::Subject;
 pub(super) struct EmptyRoot {
     /// What is below the root, by type and name.
     names: Vec<String>,
-    /// What the status counts.
+    /// What the status counts. Nothing where a file system without a fixed number of inodes (btrfs) takes layers away in the
+    /// background: what it uses is of no one moment, and all that a driver can leave there has a name.
     counts: BTreeMap<String, String>,
 }
 
@@ -22,7 +23,9 @@ impl EmptyRoot {
         let mut names = Vec::new();
         scene::list_names(layers.root(), layers.root(), &mut names)?;
         names.sort();
-        let counts = layers.status()?.entries.into_iter().filter(|(key, _)| is_count(key)).collect();
+        let is_at_once = rustix::fs::statvfs(layers.root())?.f_files != 0;
+        let entries = layers.status()?.entries.into_iter();
+        let counts = entries.filter(|(key, _)| is_at_once && is_count(key)).collect();
         Ok(Self { names, counts })
     }
 
