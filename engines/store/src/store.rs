@@ -163,9 +163,25 @@ impl Store {
         Ok(done)
     }
 
-    /// Removes those of `items` that are garbage: nothing refers to them, and nobody but `owner` claims them.
-    /// Gives what was removed.
+    /// Removes those of `items` that are garbage: nothing refers to them, and nobody but `owner` claims them. Then the
+    /// parents of removed layers likewise. Gives what was removed.
     pub(crate) fn collect(&self, owner: &Owner, items: &[Item]) -> Result<Vec<Item>> {
+        let (mut removed, mut items) = (Vec::new(), items.to_vec());
+        while !items.is_empty() {
+            let round = self.collect_once(owner, &items)?;
+            // Whoever is at these may find a child on them that was ours, and so leave them to us.
+            for item in &round.others {
+                self.wait(|| self.database.read(|tx| tx.remover(owner.name(), item)))?;
+            }
+            items = round.parents;
+            items.extend(round.others);
+            removed.extend(round.removed);
+        }
+        Ok(removed)
+    }
+
+    fn collect_once(&self, owner: &Owner, items: &[Item]) -> Result<Round> {
+        let mut round = Round::default();
         let garbage = self.database.write(|tx| {
             // Of an owner that died: a container goes before its layer is gone only if that was begun.
             tx.delete_containers_being_removed(owner.name())?;
@@ -176,26 +192,26 @@ impl Store {
                     if tx.claim_work(owner.name(), item, Work::Remove)?.is_none() {
                         garbage.push(item.clone());
                     }
+                } else if tx.remover(owner.name(), item)?.is_some() {
+                    round.others.push(item.clone());
                 }
             }
             Ok(garbage)
         })?;
         let mut ordered = Vec::new();
         for item in garbage {
-            let depth = match &item {
-                Item::Layer(id) => match self.layers.layer(id) {
-                    Ok(layer) => layer.depth,
-                    Err(_) => 0,
-                },
-                Item::Blob(_) => 0,
+            let (depth, parent) = match &item {
+                Item::Layer(id) => {
+                    self.layers.layer(id).map_or((0, None), |layer| (layer.depth, layer.parent))
+                }
+                Item::Blob(_) => (0, None),
             };
-            ordered.push((depth, item));
+            ordered.push((depth, item, parent));
         }
         // Children before their parents.
         ordered.sort_by(|a, b| b.cmp(a));
-        let mut removed = Vec::new();
         let mut first_error = None;
-        for (_, item) in ordered {
+        for (_, item, parent) in ordered {
             let result = self.remove_item(&item);
             layerstack::kill_point!("store.garbage.removed");
             self.database.write(|tx| {
@@ -205,7 +221,10 @@ impl Store {
                 tx.release(owner.name(), std::slice::from_ref(&item))
             })?;
             match result {
-                Ok(true) => removed.push(item),
+                Ok(true) => {
+                    round.parents.extend(parent.map(Item::Layer).filter(|parent| !items.contains(parent)));
+                    round.removed.push(item);
+                }
                 Ok(false) => {}
                 // Somebody else's layer stands on it, which then is why it stays.
                 Err(error) if error.kind() == ErrorKind::HasChildren => {}
@@ -216,7 +235,7 @@ impl Store {
             }
         }
         match first_error {
-            None => Ok(removed),
+            None => Ok(round),
             Some(error) => Err(error),
         }
     }
@@ -271,6 +290,16 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// What came of one look at items that may be garbage.
+#[derive(Debug, Default)]
+struct Round {
+    removed: Vec<Item>,
+    /// The parents of removed layers, which may be garbage by that.
+    parents: Vec<Item>,
+    /// Those that somebody else is removing.
+    others: Vec<Item>,
 }
 
 /// The drivers that are compiled in, by name, and whether each works in a root.

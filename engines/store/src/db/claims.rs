@@ -67,21 +67,19 @@ impl Transaction<'_> {
         Ok(item)
     }
 
+    /// The owner that is removing an item, if it is another than `owner`.
+    pub(crate) fn remover(&self, owner: &str, item: &Item) -> Outcome<Option<String>> {
+        let sql = "SELECT owner FROM claims WHERE item = ?1 AND kind = 'remove' AND owner <> ?2";
+        Ok(self.sql.query_row(sql, [self.key(item).as_str(), owner], |row| row.get(0)).optional()?)
+    }
+
     /// Claims the use of an item, unless somebody is removing it: then it returns that owner.
     pub(crate) fn claim_use(&self, owner: &str, item: &Item) -> Outcome<Option<String>> {
-        let key = self.key(item);
-        let remover = self
-            .sql
-            .query_row(
-                "SELECT owner FROM claims WHERE item = ?1 AND kind = 'remove' AND owner <> ?2",
-                [key.as_str(), owner],
-                |row| row.get(0),
-            )
-            .optional()?;
+        let remover = self.remover(owner, item)?;
         if remover.is_none() {
             self.sql.execute(
                 "INSERT INTO claims (item, owner, kind) VALUES (?1, ?2, 'use') ON CONFLICT DO NOTHING",
-                [key.as_str(), owner],
+                [self.key(item).as_str(), owner],
             )?;
         }
         Ok(remover)

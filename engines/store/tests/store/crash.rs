@@ -103,6 +103,25 @@ fn killed_at_every_point() {
     }
 }
 
+/// What a dead process still claims keeps an image's top layer; when that goes, those below it go as well.
+#[test]
+fn an_image_is_removed_while_a_dead_process_claims_its_top_layer() {
+    for driver in DRIVERS {
+        let scene = prepared(driver);
+        let status =
+            child_command(&scene, driver).env("LAYERSTACK_KILL_AT", "store.container.made:1").status();
+        assert_eq!(status.unwrap().signal(), Some(9));
+        for image in ["pic:1", "other:1"] {
+            scene.store.remove_image(image, &RemoveImage::default()).unwrap();
+        }
+        let left = scene.store.layers().list().unwrap().len();
+        assert!(left >= 3, "the container's layer and the image's below it, not {left}");
+        let store = scene.again();
+        assert_eq!(store.layers().list().unwrap(), []);
+        assert_clean(&store);
+    }
+}
+
 #[test]
 fn killed_at_random_moments() {
     for driver in DRIVERS {
