@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::mount_entries::Entry;
 use super::records::{self, Guard};
@@ -9,6 +10,10 @@ use super::{Layer, LayerState, Layers};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::LayerId;
 use crate::mount::{self, Access, MountPlan};
+
+/// How often, and how long apart, a layer is tried to be mounted that is a file system of its own and in use: two seconds.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What to mount, where and for how long.
 #[derive(Debug, Clone, Default)]
@@ -174,7 +179,7 @@ impl Layers {
         if entry.made_target {
             mount::make_target(&entry.target)?;
         }
-        entry.id = mount::attach(plan, &entry.target)?.id;
+        entry.id = attach_when_free(plan, &entry.target)?.id;
         crate::kill_point!("layers.mount.attached");
         records::write_all(file, &entry.to_json())
             .map_err(|errno| self.records.fail(errno, "note the mount", "mounts"))
@@ -296,4 +301,18 @@ fn existing_directory(target: &Path) -> Result<PathBuf> {
         }
         Err(error) => Err(Error::from_io(error, "find the target").with_path(target)),
     }
+}
+
+/// Attaches a plan. A file system is mounted writable or read-only, not both, and one that was mounted by a process that
+/// was killed is so until the kernel has let go of it, a moment later; a look at a layer is over soon as well.
+fn attach_when_free(plan: &MountPlan, target: &Path) -> Result<mount::Attached> {
+    for _ in 0..TRIES {
+        match mount::attach(plan, target) {
+            Err(error) if error.kind() == ErrorKind::InUse && plan.is_on_device() => {
+                std::thread::sleep(PAUSE);
+            }
+            done => return done,
+        }
+    }
+    mount::attach(plan, target)
 }
