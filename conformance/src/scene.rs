@@ -172,9 +172,10 @@ impl Scene {
 }
 
 /// Waits until a file system has as much room as before, but for a little that it may keep. Some free what was deleted
-/// behind one's back (btrfs, xfs), and the next case would meet that.
+/// behind one's back (btrfs, xfs), and the next case would meet that. It checks nothing, and so goes on after a while:
+/// some keep for metadata what they once set apart for it.
 fn wait_for_room(store: &Path, before: u64) -> Verdict {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         layerstack_core::fs::sync_file_system(store)?;
         if kernel::free_bytes(store)? + (1 << 20) >= before || Instant::now() > deadline {
