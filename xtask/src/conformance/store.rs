@@ -42,18 +42,23 @@ impl FileSystem {
         if driver == "btrfs" { Self::BtrfsQuota } else { Self::Ext4 }
     }
 
-    /// Ways to make and mount it, the best first: with quota for single directories where the kernel has it.
+    /// Ways to make and mount it, the best first: with quota for single directories where the kernel has it. All give
+    /// what becomes free back to the file that they are in, which may be in memory: without, it would come to hold every
+    /// block that any case has written.
     fn ways(self) -> &'static [(&'static [&'static str], &'static str)] {
         match self {
             Self::Ext4 => &[
                 (
                     &["mkfs.ext4", "-q", "-F", "-O", "quota,project", "-E", "quotatype=prjquota"],
-                    "loop,prjquota",
+                    "loop,discard,prjquota",
                 ),
-                (&["mkfs.ext4", "-q", "-F"], "loop"),
+                (&["mkfs.ext4", "-q", "-F"], "loop,discard"),
             ],
-            Self::Xfs => &[(&["mkfs.xfs", "-q", "-f"], "loop,pquota"), (&["mkfs.xfs", "-q", "-f"], "loop")],
-            Self::Btrfs | Self::BtrfsQuota => &[(&["mkfs.btrfs", "-q", "-f"], "loop")],
+            Self::Xfs => &[
+                (&["mkfs.xfs", "-q", "-f"], "loop,discard,pquota"),
+                (&["mkfs.xfs", "-q", "-f"], "loop,discard"),
+            ],
+            Self::Btrfs | Self::BtrfsQuota => &[(&["mkfs.btrfs", "-q", "-f"], "loop,discard=async")],
             Self::Tmpfs => &[],
         }
     }
