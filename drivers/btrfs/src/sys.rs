@@ -110,9 +110,31 @@ pub(crate) fn search_newer(
     since: u64,
     visit: impl FnMut(&Item<'_>) -> bool,
 ) -> Result<(), Errno> {
-    // BTRFS_FIRST_FREE_OBJECTID to BTRFS_LAST_FREE_OBJECTID
-    search_between(file, tree, (256, 0, 0), (u64::MAX - 255, u32::from(u8::MAX), u64::MAX), since, visit)
+    search_between(file, tree, (FIRST_FILE, 0, 0), LAST_OF_FILES, since, visit)
 }
+
+/// Shows to `visit` the first item of a subvolume's file with this number, which is its inode; where there is none, that
+/// of the next one. Gives its number, and None past the last.
+pub(crate) fn search_file(
+    file: impl AsFd,
+    tree: u64,
+    number: u64,
+    visit: impl FnOnce(&Item<'_>),
+) -> Result<Option<u64>, Errno> {
+    let mut search = Search::new(tree, (number, 0, 0), LAST_OF_FILES, 0);
+    if search.run(&file, 1)? == 0 {
+        return Ok(None);
+    }
+    let (item, _) = split_item(&search.buffer).ok_or(Errno::IO)?;
+    visit(&item);
+    Ok(Some(item.object))
+}
+
+/// `BTRFS_FIRST_FREE_OBJECTID`: the first number of a file in a subvolume, that of its root.
+pub(crate) const FIRST_FILE: u64 = 256;
+
+/// The last key that the items of a file can have, whose number is at most `BTRFS_LAST_FREE_OBJECTID`.
+const LAST_OF_FILES: (u64, u32, u64) = (u64::MAX - 255, u8::MAX as u32, u64::MAX);
 
 /// From the first to the last key, each of an object, a type and an offset.
 fn search_between(
@@ -123,36 +145,12 @@ fn search_between(
     since: u64,
     mut visit: impl FnMut(&Item<'_>) -> bool,
 ) -> Result<(), Errno> {
-    let mut search = Box::new(Search {
-        head: SearchHead {
-            key: SearchKey {
-                tree_id: tree,
-                min_objectid: first.0,
-                max_objectid: last.0,
-                min_offset: first.2,
-                max_offset: last.2,
-                min_transid: since,
-                max_transid: u64::MAX,
-                min_type: first.1,
-                max_type: last.1,
-                nr_items: 0,
-                unused: 0,
-                unused_too: [0; 4],
-            },
-            buf_size: ROOM as u64,
-        },
-        buffer: [0; ROOM],
-    });
+    let mut search = Search::new(tree, first, last, since);
     loop {
-        search.head.key.nr_items = u32::MAX;
-        // SAFETY: TREE_SEARCH reads and fills a struct btrfs_ioctl_search_args_v2, whose layout Search has, its buffer
-        // of the size that buf_size says; any bytes are a valid value of it.
-        let request = unsafe { Updater::<TREE_SEARCH, Search>::new(&mut search) };
-        // SAFETY: as above; the request borrows the memory for the call.
-        unsafe { ioctl(&file, request) }?;
+        let found = search.run(&file, u32::MAX)?;
         let mut bytes = &search.buffer[..];
         let mut shown = None;
-        for _ in 0..search.head.key.nr_items {
+        for _ in 0..found {
             let (item, rest) = split_item(bytes).ok_or(Errno::IO)?;
             if !visit(&item) {
                 return Ok(());
@@ -172,6 +170,42 @@ fn search_between(
         }
         let key = &mut search.head.key;
         (key.min_objectid, key.min_type, key.min_offset) = next;
+    }
+}
+
+impl Search {
+    fn new(tree: u64, first: (u64, u32, u64), last: (u64, u32, u64), since: u64) -> Box<Self> {
+        Box::new(Self {
+            head: SearchHead {
+                key: SearchKey {
+                    tree_id: tree,
+                    min_objectid: first.0,
+                    max_objectid: last.0,
+                    min_offset: first.2,
+                    max_offset: last.2,
+                    min_transid: since,
+                    max_transid: u64::MAX,
+                    min_type: first.1,
+                    max_type: last.1,
+                    nr_items: 0,
+                    unused: 0,
+                    unused_too: [0; 4],
+                },
+                buf_size: ROOM as u64,
+            },
+            buffer: [0; ROOM],
+        })
+    }
+
+    /// Fills the buffer with at most so many items. Gives how many.
+    fn run(&mut self, file: impl AsFd, most: u32) -> Result<u32, Errno> {
+        self.head.key.nr_items = most;
+        // SAFETY: TREE_SEARCH reads and fills a struct btrfs_ioctl_search_args_v2, whose layout Search has, its buffer
+        // of the size that buf_size says; any bytes are a valid value of it.
+        let request = unsafe { Updater::<TREE_SEARCH, Search>::new(self) };
+        // SAFETY: as above; the request borrows the memory for the call.
+        unsafe { ioctl(&file, request) }?;
+        Ok(self.head.key.nr_items)
     }
 }
 

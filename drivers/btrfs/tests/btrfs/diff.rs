@@ -257,6 +257,33 @@ fn a_tree_too_deep_for_a_send_is_walked() {
     remove_all(&layers, &["top", "base"]);
 }
 
+#[test]
+fn where_most_was_changed_all_is_compared() {
+    let store = Store::new();
+    let driver = store.open();
+    let write = |root: &Path, kind: &str, count: u32, what: &str| {
+        (0..count).for_each(|number| fs::write(root.join(format!("{kind}{number}")), what).unwrap());
+    };
+    let base = create(&*driver, "base", None);
+    write(&base, "early", 600, "x");
+    // Between the numbers of the others are many that no file has any more.
+    write(&base, "gone", 5000, "x");
+    (0..5000).for_each(|number| fs::remove_file(base.join(format!("gone{number}"))).unwrap());
+    write(&base, "late", 250, "x");
+    driver.seal(&id("base"), true).unwrap();
+    write(&create(&*driver, "few", Some("base")), "late", 250, "y");
+    assert_eq!(paths(&*driver, "few").len(), 250);
+    let most = create(&*driver, "most", Some("base"));
+    write(&most, "early", 600, "y");
+    write(&most, "late", 250, "y");
+    write(&most, "new", 10_000, "y");
+    // What was written into memory alone counts too.
+    assert!(matches!(driver.candidates(&id("most")).unwrap(), Candidates::All { untouched: Some(_) }));
+    let mut found = changes(&tree(&*driver, "most"), Some(&tree(&*driver, "base")), everywhere()).unwrap();
+    found.retain(|change| change.path != Path::new(""));
+    assert_eq!(found.len(), 10_850);
+}
+
 fn remove_all(layers: &Layers, names: &[&str]) {
     for name in names {
         layers.remove(&id(name)).unwrap();

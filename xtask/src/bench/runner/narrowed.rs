@@ -31,6 +31,10 @@ pub(crate) struct Narrowed {
 pub(crate) fn run(layers: &Layers, id: &LayerId, twin: &LayerId, count: u32) -> Result<Narrowed> {
     let mut found = Narrowed::default();
     let millis = |start: Instant| start.elapsed().as_secs_f64() * 1e3;
+    // Whichever came first would read what the other then finds in memory.
+    for base in [Base::Parent, Base::Layer(twin)] {
+        layers.changes(id, base)?;
+    }
     for _ in 0..count {
         let mut sizes = Vec::new();
         for (base, list, tar) in [
