@@ -5,8 +5,8 @@ use std::ops::Deref;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::Layers;
 use super::records::Held;
+use super::{Layers, mounts};
 use crate::diff::{self, Change, DiffSummary};
 use crate::driver::Candidates;
 use crate::error::{Error, Result};
@@ -88,7 +88,7 @@ impl Layers {
         }
         let plan = self.driver.mount_plan(id, Access::ReadOnly)?;
         let attached = !plan.is_bind();
-        match Tree::open(&plan) {
+        match mounts::when_free(&plan, Tree::open) {
             Ok(tree) => Ok(View { layers: self, tree: Some(tree), held, attached }),
             Err(error) => {
                 // The first error says what went wrong; the driver tries again with the next mount.

@@ -179,7 +179,7 @@ impl Layers {
         if entry.made_target {
             mount::make_target(&entry.target)?;
         }
-        entry.id = attach_when_free(plan, &entry.target)?.id;
+        entry.id = when_free(plan, |plan| mount::attach(plan, &entry.target))?.id;
         crate::kill_point!("layers.mount.attached");
         records::write_all(file, &entry.to_json())
             .map_err(|errno| self.records.fail(errno, "note the mount", "mounts"))
@@ -305,14 +305,14 @@ fn existing_directory(target: &Path) -> Result<PathBuf> {
 
 /// Attaches a plan. A file system is mounted writable or read-only, not both, and one that was mounted by a process that
 /// was killed is so until the kernel has let go of it, a moment later; a look at a layer is over soon as well.
-fn attach_when_free(plan: &MountPlan, target: &Path) -> Result<mount::Attached> {
+pub(super) fn when_free<T>(plan: &MountPlan, attach: impl Fn(&MountPlan) -> Result<T>) -> Result<T> {
     for _ in 0..TRIES {
-        match mount::attach(plan, target) {
+        match attach(plan) {
             Err(error) if error.kind() == ErrorKind::InUse && plan.is_on_device() => {
                 std::thread::sleep(PAUSE);
             }
             done => return done,
         }
     }
-    mount::attach(plan, target)
+    attach(plan)
 }

@@ -10,7 +10,7 @@ use rustix::mount::UnmountFlags;
 
 use crate::error::{Error, ErrorKind, Result};
 
-use super::directory::PrivateDirectory;
+use super::directory::on_stage;
 use super::lookup::{id_of, mounted_at};
 use super::{MountId, MountPlan, classic, fsmount};
 
@@ -161,20 +161,25 @@ fn through_classic(plan: &MountPlan, target: &Path) -> Result<Attached> {
 
 /// Whether the kernel, or a filter in front of it, has no such system call.
 fn lacks_interface(error: &Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
-    source.and_then(Errno::from_io_error) == Some(Errno::NOSYS)
+    errno_of(error) == Some(Errno::NOSYS)
 }
 
-/// Mounts the plan in a private directory, opens it and unmounts it lazily: the descriptor keeps the mount.
+/// What the kernel said.
+pub(super) fn errno_of(error: &Error) -> Option<Errno> {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+    source.and_then(Errno::from_io_error)
+}
+
+/// Mounts the plan out of sight, opens it and unmounts it lazily: the descriptor keeps the mount.
 fn detached_through_classic(plan: &MountPlan) -> Result<OwnedFd> {
-    let stage = PrivateDirectory::new()?;
-    classic::mount_at(plan, stage.path())?;
-    let root = rustix::fs::open(
-        stage.path(),
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(|errno| Error::from_errno(errno, "open the mount").with_path(stage.path()));
-    classic::take_away(stage.path());
-    root
+    on_stage(|stage| {
+        classic::mount_at(plan, stage)?;
+        crate::kill_point!("mount.staged");
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let root = rustix::fs::open(stage, flags, Mode::empty())
+            .map_err(|errno| Error::from_errno(errno, "open the mount"));
+        // The table outlives the thread by a moment.
+        classic::take_away(stage);
+        root
+    })
 }

@@ -16,7 +16,8 @@ use super::directory::{PrivateDirectory, working_in};
 use super::plan::escaped;
 use super::{Access, MountOption, MountPlan};
 
-/// Mounts a plan at `target`.
+/// Mounts a plan at `target`. Where it takes a mount in a private directory first, which only kernels without the new
+/// interface come to here, a kill at that moment leaves it there: a mount cannot go from one table to another.
 pub(super) fn mount_at(plan: &MountPlan, target: &Path) -> Result<()> {
     if let Some(subdirectory) = &plan.subdirectory {
         let stage = PrivateDirectory::new()?;

@@ -1,4 +1,4 @@
-//! Directories that a mount needs for a moment.
+//! Directories that a mount needs for a moment: to work in, or to be at until it goes to its place.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -8,22 +8,41 @@ use std::{io, panic, thread};
 
 use crate::error::{Error, Result};
 
-use super::sys;
+use super::attach::mount_error;
+use super::{classic, sys};
 
 /// Runs `work` in a thread whose working directory is `directory`, so that short relative paths reach the kernel.
 /// The process and its other threads keep theirs.
 pub(super) fn working_in<T: Send>(directory: &Path, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let in_directory = || {
+    in_thread(|| {
         sys::own_working_directory()
             .map_err(|errno| Error::from_errno(errno, "separate the working directory of a thread"))?;
         rustix::process::chdir(directory)
             .map_err(|errno| Error::from_errno(errno, "change into the directory").with_path(directory))?;
         work()
-    };
+    })
+}
+
+/// A directory that is there wherever the table of mounts can be read, and in which nothing lies that a plan names.
+const STAGE: &str = "/proc";
+
+/// Runs `work` in a thread with a table of mounts of its own, a copy of the process's, and a directory to mount
+/// something at there. The table goes with the thread: nobody else sees what is mounted, and a kill leaves nothing of it.
+pub(super) fn on_stage<T: Send>(work: impl FnOnce(&Path) -> Result<T> + Send) -> Result<T> {
+    in_thread(|| {
+        let stage = Path::new(STAGE);
+        sys::own_mount_table().map_err(|errno| mount_error(errno, "make a table of mounts"))?;
+        // What is mounted there does not reach the table that this one is a copy of.
+        classic::set_private(stage)?;
+        work(stage)
+    })
+}
+
+fn in_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| {
         let thread = thread::Builder::new()
             .name("layerstack-mount".to_owned())
-            .spawn_scoped(scope, in_directory)
+            .spawn_scoped(scope, work)
             .map_err(|error| Error::from_io(error, "start a thread"))?;
         thread.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked))
     })
@@ -74,6 +93,22 @@ mod tests {
             .unwrap();
         assert_eq!(seen, scratch.path().canonicalize().unwrap());
         assert_eq!(std::env::current_dir().unwrap(), before);
+    }
+
+    #[test]
+    fn what_is_on_stage_nobody_else_sees() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        on_stage(|stage| {
+            let flags = rustix::mount::MountFlags::empty();
+            rustix::mount::mount("none", stage, "tmpfs", flags, None::<&std::ffi::CStr>).unwrap();
+            std::fs::write(stage.join("seen"), "").unwrap();
+            Ok(())
+        })
+        .unwrap();
+        assert!(!Path::new(STAGE).join("seen").exists());
+        assert!(Path::new(STAGE).join("self").exists());
     }
 
     #[test]

@@ -17,8 +17,8 @@ use rustix::mount::{
 
 use crate::error::{Error, Result};
 
-use super::attach::{mount_error, no_file_system};
-use super::directory::{PrivateDirectory, working_in};
+use super::attach::{errno_of, mount_error, no_file_system};
+use super::directory::{on_stage, working_in};
 use super::{Access, MountOption, MountPlan, classic, sys};
 
 /// The longest value that fsconfig(2) takes, in bytes: 256 with the zero at the end.
@@ -73,12 +73,12 @@ impl Prepared<'_> {
     /// interface.
     pub(super) fn make(&self) -> Result<OwnedFd> {
         match self.base {
-            _ if self.plan.is_bind() => clone_tree(&self.plan.source, self.plan.access),
+            _ if self.plan.is_bind() => clone_tree(CWD, &self.plan.source, self.plan.access),
             Some(base) => working_in(base, || self.make_file_system()),
             None => self.make_file_system(),
         }
         .and_then(|mount| match &self.plan.subdirectory {
-            Some(subdirectory) => clone_subdirectory(mount, subdirectory, self.plan.access),
+            Some(subdirectory) => clone_subdirectory(&mount, subdirectory, self.plan.access),
             None => Ok(mount),
         })
     }
@@ -127,20 +127,25 @@ pub(super) fn place(mount: BorrowedFd<'_>, target: &Path) -> Result<()> {
 
 /// A mount of one directory of `mount`. Before kernel 6.15 a mount without a place cannot be cloned, so it gets one for
 /// a moment.
-fn clone_subdirectory(mount: OwnedFd, subdirectory: &Path, access: Access) -> Result<OwnedFd> {
-    let stage = PrivateDirectory::new()?;
-    place(mount.as_fd(), stage.path())?;
-    drop(mount);
-    let clone = clone_tree(&stage.path().join(subdirectory), access);
-    classic::take_away(stage.path());
-    clone
+fn clone_subdirectory(mount: &OwnedFd, subdirectory: &Path, access: Access) -> Result<OwnedFd> {
+    match clone_tree(mount.as_fd(), subdirectory, access) {
+        Err(error) if errno_of(&error) == Some(Errno::INVAL) => on_stage(|stage| {
+            place(mount.as_fd(), stage)?;
+            crate::kill_point!("mount.staged");
+            let clone = clone_tree(CWD, &stage.join(subdirectory), access);
+            // The table outlives the thread by a moment.
+            classic::take_away(stage);
+            clone
+        }),
+        cloned => cloned,
+    }
 }
 
-fn clone_tree(source: &Path, access: Access) -> Result<OwnedFd> {
+fn clone_tree(directory: BorrowedFd<'_>, source: &Path, access: Access) -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-    let mount = open_tree(CWD, source, flags)
+    let mount = open_tree(directory, source, flags)
         .map_err(|errno| mount_error(errno, "bind the directory").with_path(source))?;
     if access == Access::ReadOnly {
         sys::set_read_only(&mount)

@@ -45,3 +45,11 @@ pub(super) fn own_working_directory() -> Result<(), Errno> {
     // process; descriptors and memory stay shared, so no other thread's view of them changes.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }
 }
+
+/// Gives the calling thread a table of mounts of its own, a copy of the one that it had: `unshare(CLONE_NEWNS)`. Needs
+/// `CAP_SYS_ADMIN`.
+pub(super) fn own_mount_table() -> Result<(), Errno> {
+    // SAFETY: CLONE_NEWNS, which implies CLONE_FS, separates the mounts, the working directory and the root of this
+    // thread from those of the process; descriptors and memory stay shared, so no other thread's view of them changes.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
+}

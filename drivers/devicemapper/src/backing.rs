@@ -82,6 +82,10 @@ impl Backing {
         match &settings.source {
             Source::Loop { data, metadata } => {
                 let files = LoopFiles::new(layout, *data, *metadata);
+                // A pool that the kernel removes has lost its name while it still writes its metadata. The kernel keeps
+                // two pools from one device, but not from two devices of one file.
+                LoopDevice::wait_for_none(&files.metadata)?;
+                LoopDevice::wait_for_none(&files.data)?;
                 files.prepare(settings.block_size)?;
                 let (data, metadata) =
                     (LoopDevice::attach(&files.data)?, LoopDevice::attach(&files.metadata)?);

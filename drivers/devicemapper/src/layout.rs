@@ -7,6 +7,7 @@
 //! <home>/metadata/deviceset-metadata      what is known of the file system on it
 //! <home>/metadata/transaction-metadata    what is being made: see transaction.rs
 //! <home>/metadata/.deleted-<device id>    a device that is to be deleted
+//! <home>/metadata/.tmp                    one of these while it is written
 //! <home>/mnt/<id>                         where the layer is mounted if the caller names no other place; its tree, which
 //!                                         the file system on the device has in `rootfs`. Absent otherwise
 //! <home>/lock                             flock'ed while the pool is changed
@@ -20,7 +21,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use layerstack_core::fs::sync_directory;
-use layerstack_core::{Error, ErrorKind, LayerId, Result};
+use layerstack_core::{Error, ErrorKind, LayerId, Result, kill_point};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,9 @@ const TAKEN: [&str; 4] = ["base", "pool", "deviceset-metadata", "transaction-met
 
 /// What the notes of devices that are to be deleted start with.
 const DELETED: &str = ".deleted-";
+
+/// What a note is written as before it has its name.
+const UNFINISHED: &str = ".tmp";
 
 /// What is known of a device: Docker's fields, and the layer's parent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -268,14 +272,20 @@ impl Layout {
         Ok(Some(noted))
     }
 
+    /// Takes away what an interrupted write left. The caller has the home's lock.
+    pub(crate) fn forget_unfinished(&self) -> Result<()> {
+        self.unlink(UNFINISHED)
+    }
+
     /// Writes a file durably: whole, or not at all.
     fn write(&self, name: &str, content: &[u8]) -> Result<()> {
         let fail = |error| Error::from_io(error, "write").with_path(self.path(name));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.metadata, ".tmp", flags, Mode::from_raw_mode(0o600));
+        let file = rustix::fs::openat(&self.metadata, UNFINISHED, flags, Mode::from_raw_mode(0o600));
         let mut file = File::from(file.map_err(|errno| fail(errno.into()))?);
         file.write_all(content).and_then(|()| file.sync_data()).map_err(fail)?;
-        rustix::fs::renameat(&self.metadata, ".tmp", &self.metadata, name)
+        kill_point!("devicemapper.note.written");
+        rustix::fs::renameat(&self.metadata, UNFINISHED, &self.metadata, name)
             .map_err(|errno| fail(errno.into()))?;
         self.sync()
     }

@@ -3,18 +3,23 @@
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use layerstack_core::{Error, ErrorKind, Result};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::sys;
+use crate::sys::{self, LoopBacking};
 
 /// The major number of loop devices: Documentation/admin-guide/devices.txt.
 const MAJOR: u32 = 7;
 
 /// How often another process may be quicker with a free device.
 const TRIES: u32 = 100;
+
+/// How often, and how long apart, it is looked whether a file is still behind a loop device.
+const LOOKS: u32 = 1000;
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// A loop device, open. It frees itself when nothing has it open any more.
 #[derive(Debug)]
@@ -68,11 +73,62 @@ impl LoopDevice {
 
     /// Whether a file is behind it.
     pub(crate) fn is_of(&self, file: &Path) -> Result<bool> {
-        let Ok(wanted) = file.metadata() else { return Ok(false) };
+        Ok(self.backing(file)?.is_some())
+    }
+
+    /// What is behind it, if it is this file.
+    fn backing(&self, file: &Path) -> Result<Option<LoopBacking>> {
+        let Ok(wanted) = file.metadata() else { return Ok(None) };
         let found = sys::loop_backing(&self.file)
             .map_err(|errno| Error::from_errno(errno, "ask a loop device for its file"))?;
-        // The kernel gives st_dev in its own encoding, which is the same for all but very large numbers.
-        Ok(found.is_some_and(|(_, inode)| inode == wanted.ino()))
+        Ok(found.filter(|found| found.file == (kernels_number(wanted.dev()), wanted.ino())))
+    }
+
+    /// Waits until no loop device has a file behind it. One that would keep it for good, since who made it was killed
+    /// before it said that it is to be freed, is told so.
+    ///
+    /// # Errors
+    /// `InUse` where one keeps it.
+    pub(crate) fn wait_for_none(file: &Path) -> Result<()> {
+        let mut found = None;
+        for _ in 0..LOOKS {
+            found = Self::with(file)?;
+            if found.is_none() {
+                return Ok(());
+            }
+            std::thread::sleep(PAUSE);
+        }
+        let number = found.unwrap_or_default();
+        let message = format!(
+            "it is in use as /dev/loop{number}, and the home has no pool on it: find who has that open"
+        );
+        Err(Error::new(ErrorKind::InUse, message).with_path(file))
+    }
+
+    /// The number of a loop device that has a file behind it.
+    fn with(file: &Path) -> Result<Option<u32>> {
+        const DEVICES: &str = "/sys/block";
+        let fail = |error| Error::from_io(error, "list the block devices").with_path(DEVICES);
+        for entry in std::fs::read_dir(DEVICES).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix("loop")?.parse().ok());
+            let Some(number) = number else { continue };
+            if !entry.path().join("loop/backing_file").exists() {
+                continue;
+            }
+            // One that goes meanwhile has nothing behind it.
+            let Ok(opened) = open_node(number) else { continue };
+            let device = Self { file: opened, number };
+            if let Some(backing) = device.backing(file)? {
+                if !backing.is_freed_when_closed {
+                    sys::free_when_closed(&device.file)
+                        .map_err(|errno| Error::from_errno(errno, "have a loop device free itself"))?;
+                }
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
     }
 
     /// Its size, in bytes.
@@ -85,6 +141,12 @@ impl LoopDevice {
     pub(crate) fn grow(&self) -> Result<()> {
         sys::loop_takes_new_length(&self.file).map_err(|errno| Error::from_errno(errno, "grow a loop device"))
     }
+}
+
+/// A device's number as the kernel's own calls have it: new_encode_dev() of linux/kdev_t.h.
+fn kernels_number(device: u64) -> u64 {
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    u64::from((minor & 0xFF) | major << 8 | (minor & !0xFF) << 12)
 }
 
 fn open_node(number: u32) -> Result<File> {

@@ -115,13 +115,13 @@ impl Pool {
                 let active = mapper.keep(&name, active)?;
                 return Self::of(mapper, name, prefix, active, backing, settings);
             }
-            // It is that of a home that was deleted, which had the number that this one has now.
             drop(active);
-            if !mapper.wait_for_removal(&name)? {
-                let message =
-                    format!("the name {name} is taken by the pool of another home; unmount its layers");
-                return Err(Error::new(ErrorKind::InUse, message));
-            }
+        }
+        // What has the name is the pool of a home that was deleted, which had the number that this one has now, or has no
+        // table in use, since whoever made it was killed; it keeps what it was to lie on.
+        if !mapper.wait_for_removal(&name)? {
+            let message = format!("the name {name} is taken by the pool of another home; unmount its layers");
+            return Err(Error::new(ErrorKind::InUse, message));
         }
         let made = Backing::make(&mapper, &prefix, layout, settings)?;
         let table = Table {

@@ -20,6 +20,8 @@ const LOOP_SET_FD: libc::Ioctl = 0x4C00;
 const LOOP_SET_STATUS64: libc::Ioctl = 0x4C04;
 // #define LOOP_GET_STATUS64 0x4C05
 const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
+// #define LOOP_CONFIGURE 0x4C0A
+const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
 // #define LOOP_SET_CAPACITY 0x4C07
 const LOOP_SET_CAPACITY: libc::Ioctl = 0x4C07;
 // LO_FLAGS_AUTOCLEAR = 4
@@ -78,6 +80,15 @@ impl LoopInfo64 {
     };
 }
 
+/// `struct loop_config` of linux/loop.h.
+#[repr(C)]
+struct LoopConfig {
+    file: libc::c_int,
+    block_size: u32,
+    info: LoopInfo64,
+    reserved: [u64; 8],
+}
+
 /// `struct xfs_growfs_data` of xfs_fs.h: the new size in blocks and the largest part of inodes in percent.
 #[repr(C)]
 struct XfsGrowth {
@@ -101,14 +112,32 @@ pub(crate) fn free_loop_device(control: &File) -> Result<u32, Errno> {
 
 /// Puts a file behind a loop device, which frees itself when it is no longer open. `BUSY`: another was quicker.
 pub(crate) fn attach_loop(device: &File, backing: &File) -> Result<(), Errno> {
+    let config = LoopConfig {
+        file: backing.as_raw_fd(),
+        block_size: 0,
+        info: LoopInfo64 { flags: LO_FLAGS_AUTOCLEAR, ..LoopInfo64::ZERO },
+        reserved: [0; 8],
+    };
+    // SAFETY: both descriptors are open for the call; `config` has the layout of struct loop_config, is only read, and
+    // lives until the call returns.
+    match checked(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const config) }) {
+        // Before Linux 5.8.
+        Err(Errno::INVAL | Errno::NOTTY) => {}
+        result => return result.map(drop),
+    }
     // SAFETY: both descriptors are open for the call; the argument is a descriptor by value.
     let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_FD, backing.as_raw_fd()) };
     checked(result)?;
+    free_when_closed(device).inspect_err(|_| detach_loop(device))
+}
+
+/// Has a loop device free itself when it is no longer open.
+pub(crate) fn free_when_closed(device: &File) -> Result<(), Errno> {
     let info = LoopInfo64 { flags: LO_FLAGS_AUTOCLEAR, ..LoopInfo64::ZERO };
     // SAFETY: the descriptor is open for the call; `info` has the layout of struct loop_info64, is only read, and
     // lives until the call returns.
     let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_STATUS64, &raw const info) };
-    checked(result).map(drop).inspect_err(|_| detach_loop(device))
+    checked(result).map(drop)
 }
 
 fn detach_loop(device: &File) {
@@ -117,14 +146,26 @@ fn detach_loop(device: &File) {
     let _ = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CLR_FD, 0) };
 }
 
-/// The device and inode of the file behind a loop device; None where there is none.
-pub(crate) fn loop_backing(device: &File) -> Result<Option<(u64, u64)>, Errno> {
+/// What is behind a loop device.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LoopBacking {
+    /// The device and inode of the file, by the kernel's own numbers.
+    pub(crate) file: (u64, u64),
+    /// Whether the device frees itself.
+    pub(crate) is_freed_when_closed: bool,
+}
+
+/// What is behind a loop device; None where nothing is.
+pub(crate) fn loop_backing(device: &File) -> Result<Option<LoopBacking>, Errno> {
     let mut info = LoopInfo64::ZERO;
     // SAFETY: the descriptor is open for the call; `info` has the layout of struct loop_info64, any content of which
     // is valid, and lives until the call returns.
     let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64, &raw mut info) };
     match checked(result) {
-        Ok(_) => Ok(Some((info.device, info.inode))),
+        Ok(_) => Ok(Some(LoopBacking {
+            file: (info.device, info.inode),
+            is_freed_when_closed: info.flags & LO_FLAGS_AUTOCLEAR != 0,
+        })),
         Err(Errno::NXIO) => Ok(None),
         Err(errno) => Err(errno),
     }

@@ -66,6 +66,7 @@ pub(crate) fn last(layout: &Layout) -> Result<Option<u64>> {
 
 /// Takes back what was interrupted. The caller has the home's lock.
 pub(crate) fn settle(layout: &Layout, pool: &Pool) -> Result<()> {
+    layout.forget_unfinished()?;
     let (file, intent) = Intent::read(layout)?;
     let Some(mut intent) = intent else { return Ok(()) };
     let counted = pool.status()?.transaction_id;
