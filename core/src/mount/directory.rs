@@ -97,16 +97,19 @@ mod tests {
 
     #[test]
     fn what_is_on_stage_nobody_else_sees() {
-        if !rustix::process::geteuid().is_root() {
-            return;
-        }
-        on_stage(|stage| {
+        let shown = on_stage(|stage| {
             let flags = rustix::mount::MountFlags::empty();
             rustix::mount::mount("none", stage, "tmpfs", flags, None::<&std::ffi::CStr>).unwrap();
             std::fs::write(stage.join("seen"), "").unwrap();
-            Ok(())
-        })
-        .unwrap();
+            Ok(std::fs::read_dir(stage).unwrap().count())
+        });
+        match shown {
+            Ok(shown) => assert_eq!(shown, 1),
+            Err(error) => {
+                assert!(!rustix::process::geteuid().is_root(), "{error}");
+                assert_eq!(error.kind(), crate::ErrorKind::PermissionDenied);
+            }
+        }
         assert!(!Path::new(STAGE).join("seen").exists());
         assert!(Path::new(STAGE).join("self").exists());
     }

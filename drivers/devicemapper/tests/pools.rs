@@ -109,6 +109,16 @@ fn noise(megabytes: usize) -> Vec<u8> {
     .collect()
 }
 
+fn wait_until(is_so: impl Fn() -> bool) {
+    for _ in 0..1000 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("it did not come to pass");
+}
+
 /// An image's layer, a container on it, and what changed in it.
 fn exercise(root: &Path, options: &[&str]) {
     let layers = open(root, options).unwrap();
@@ -149,6 +159,39 @@ fn megabytes(layers: &Layers, key: &str) -> f64 {
         .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)))
         .unwrap_or_else(|| (text.strip_suffix('B').unwrap(), 0.000_001));
     number.parse::<f64>().unwrap() * factor
+}
+
+/// A process that makes a pool can be killed between any two calls.
+#[test]
+#[ignore = "needs device-mapper"]
+fn what_is_left_of_a_pool_that_was_being_made_is_taken_away() {
+    let mut place = Place::new();
+    let root = place.root("half");
+    let options = ["dm.loopdatasize=300M"];
+    drop(open(&root, &options).unwrap());
+    let home = root.join("devicemapper");
+    let file = |name: &str| home.join("devicemapper").join(name);
+    let attach = |name: &str| {
+        // Not one that frees itself.
+        run(Command::new("losetup").args(["--find", "--show"]).arg(file(name))).trim().to_owned()
+    };
+    attach("metadata");
+    drop(open(&root, &options).unwrap());
+    let found = home.metadata().unwrap();
+    let (major, minor) = (rustix::fs::major(found.dev()), rustix::fs::minor(found.dev()));
+    let pool = format!("docker-{major}:{minor}-{}-pool", found.ino());
+    let dmsetup = |words: &[&str]| run(Command::new("dmsetup").env("DM_DISABLE_UDEV", "1").args(words));
+    // The last pool goes by itself.
+    wait_until(|| !dmsetup(&["ls"]).contains(&pool));
+    let table = format!("0 8192 thin-pool {} {} 128 0", attach("metadata"), attach("data"));
+    dmsetup(&["create", &pool, "--notable"]);
+    place.mapped.push(pool.clone());
+    dmsetup(&["load", &pool, "--table", &table]);
+    exercise(&root, &options);
+    place.mapped.clear();
+    for name in ["data", "metadata"] {
+        wait_until(|| run(Command::new("losetup").arg("--associated").arg(file(name))).is_empty());
+    }
 }
 
 #[test]
