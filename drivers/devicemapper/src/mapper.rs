@@ -246,6 +246,17 @@ impl Mapper {
         status.map(|(_, targets)| targets).map_err(|error| failed(&error, &format!("ask the device {name}")))
     }
 
+    /// As [`Mapper::message`], about something that is about to be free.
+    pub(crate) fn message_when_free(&self, name: &str, message: &str) -> Result<(), Failure> {
+        for _ in 0..TRIES {
+            match self.message(name, message) {
+                Err(Failure::Busy) => std::thread::sleep(PAUSE),
+                sent => return sent,
+            }
+        }
+        self.message(name, message)
+    }
+
     /// Sends a message to a device's target.
     pub(crate) fn message(&self, name: &str, message: &str) -> Result<(), Failure> {
         let id = dm_name(name).map_err(Failure::Other)?;

@@ -225,9 +225,10 @@ impl Pool {
         self.mapper.message(&self.name, &message)
     }
 
-    /// Deletes a device. False where there is none.
+    /// Deletes a device, which is not active. False where there is none.
     pub(crate) fn delete(&self, device_id: u32) -> Result<bool, Failure> {
-        match self.mapper.message(&self.name, &format!("delete {device_id}")) {
+        // What the kernel removes by itself has lost its name while the pool still has it open.
+        match self.mapper.message_when_free(&self.name, &format!("delete {device_id}")) {
             Ok(()) => Ok(true),
             Err(Failure::Missing) => Ok(false),
             Err(failure) => Err(failure),

@@ -156,10 +156,11 @@ pub(crate) fn delete_marked(layout: &Layout, pool: &Pool) -> Result<usize> {
         };
         if is_it {
             // Whoever was giving its space back was killed.
-            if let Some(noted) = &noted {
-                pool.deactivate(&deleted_key(device_id), noted)?;
-            }
-            left += usize::from(!delete(layout, pool, device_id)?);
+            let idle = match &noted {
+                Some(noted) => pool.deactivate(&deleted_key(device_id), noted)?,
+                None => true,
+            };
+            left += usize::from(!idle || !delete(layout, pool, device_id)?);
         } else {
             layout.forget_deleted(device_id)?;
         }
